@@ -1,0 +1,52 @@
+# Every target makes .venv and installs by itself when pyproject.toml or constraints.txt is newer than it.
+#
+#   PYTHON=python3.12 make test      another interpreter than python3
+#   JOBS=0 make test                 tests in one process, for a debugger
+
+PYTHON ?= python3
+JOBS   ?= 2
+DATA   ?= ../shared/data/speech_commands
+KEYWORD ?= happy
+FOLDS  ?= 5
+
+BIN       := .venv/bin
+INSTALLED := .venv/installed
+PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench reproduce clean
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## a spotter from nothing, in minutes: speech made, networks trained, shrunk, proved, reported
+	$(BIN)/hark demo
+
+test: $(INSTALLED) ## all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
+
+check: $(INSTALLED) ## style, types, order of imports, documents
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py tests/test_docs.py
+
+bench: $(INSTALLED) ## the slow tests, then every script in benchmarks/
+	$(BIN)/python -m pytest -m slow
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+
+reproduce: $(INSTALLED) ## the reference's whole report, with ours beside it, on real speech (hours): DATA=… KEYWORD=… FOLDS=…
+	$(BIN)/hark reproduce --data $(DATA) --keyword $(KEYWORD) --folds $(FOLDS)
+
+clean: ## remove .venv and whatever tools have cached
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# torch goes first and alone: what depends on it must not choose its build.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python " + sys.version.split()[0] + ", expected 3.11 or later; try: PYTHON=python3.12 make ...")'
+	@echo "installing into .venv (minutes, the first time)"
+	$(PYTHON) -m venv .venv
+	$(PIP) torch==2.13.0
+	$(PIP) --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,149 @@
+"""Batches for training: drawn, varied, and each a function of its number alone.
+
+Randomness is keyed by (seed, epoch, index), never by how far a generator has run: a training that is stopped
+and resumed anywhere draws the same batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hark.audio import from_pcm16
+from hark.augmentation import (
+    WaveAugmentation,
+    generator,
+    lived_in_batch,
+    reference_augmentation,
+    spectrogram_mask,
+)
+from hark.dataset import Task
+from hark.errors import ConfigError
+from hark.features import LogMel, LogMelConfig
+
+# One family of random streams per purpose; clips use the numbers below 2^40.
+_ORDER, _MASKS, _PAST = 1 << 40, 1 << 41, 1 << 42
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """How each clip is varied every time it is heard."""
+
+    policy: Literal["none", "reference", "full"] = "full"
+    """No wave augmentation, the reference report's one of four, or the chain `wave`."""
+    wave: WaveAugmentation = field(default_factory=WaveAugmentation)
+    mask_bins: int = 10
+    mask_frames: int = 25
+    lived_in_share: float = 0.5
+    """Share of the batches that hear 0 to `lived_in_max_s` of other sound before the clips."""
+    lived_in_max_s: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lived_in_share <= 1:
+            raise ConfigError(f"lived_in_share is {self.lived_in_share}, expected a share from 0 to 1")
+        if not 0 <= self.lived_in_max_s <= 60:
+            raise ConfigError(f"lived_in_max_s is {self.lived_in_max_s}, expected 0 to 60 seconds")
+        if min(self.mask_bins, self.mask_frames) < 0:
+            raise ConfigError(f"masks of {self.mask_bins} bins, {self.mask_frames} frames: expected 0 or more")
+
+
+@dataclass
+class Batch:
+    """Clips as they are heard this time, with the sound that came before them."""
+
+    waveforms: Tensor
+    """(batch, past + clip samples)"""
+    targets: Tensor
+    """(batch,) int64: 1 is the keyword"""
+    masks: Tensor
+    """(batch, n_mels, clip frames) bool: the places that are hidden"""
+    past_frames: int
+    """Frames of other sound before the clips."""
+    _log_mels: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.waveforms.to(device), self.targets.to(device), self.masks.to(device), self.past_frames)
+
+    @torch.no_grad()
+    def log_mels(self, front_end: LogMel) -> Tensor:
+        """Log-mels `(batch, n_mels, past + clip frames)`, computed once for student and teachers."""
+        if self._log_mels is None:
+            self._log_mels = front_end(self.waveforms)
+        return self._log_mels
+
+
+@dataclass(frozen=True)
+class Batches:
+    """All batches of a training, by number. An epoch draws as many clips as there are, classes balanced."""
+
+    task: Task
+    variation: Variation
+    front_end: LogMelConfig
+    size: int
+    seed: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches per epoch."""
+        return math.ceil(len(self.task.training) / self.size)
+
+    def stream(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches `start` to `stop`; a thread makes the next while one is used."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as maker:
+            following = maker.submit(self.make, start)
+            for number in range(start, stop):
+                batch = following.result()
+                following = maker.submit(self.make, min(number + 1, stop - 1))
+                yield batch
+
+    def make(self, number: int) -> Batch:
+        """Batch `number` of the training."""
+        epoch, index = divmod(number, self.per_epoch)
+        places = range(index * self.size, min(len(self.task.training), (index + 1) * self.size))
+        rows = self._order(epoch)[places.start : places.stop]
+        clips = np.stack([self._vary(row, epoch, place) for row, place in zip(rows, places, strict=True)])
+        heard, past_frames = self._with_past(clips, generator(self.seed, epoch, _PAST + index))
+        masks = spectrogram_mask(
+            (len(clips), self.front_end.n_mels, clips.shape[1] // self.front_end.hop_length),
+            generator(self.seed, epoch, _MASKS + index),
+            max_bins=self.variation.mask_bins,
+            max_frames=self.variation.mask_frames,
+        )
+        targets = torch.from_numpy(self.task.training.targets[rows].astype(np.int64))
+        return Batch(torch.from_numpy(heard), targets, torch.from_numpy(masks), past_frames)
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Rows drawn with replacement, each class as often as the other."""
+        targets = self.task.training.targets
+        share = np.where(targets, 0.5 / targets.sum(), 0.5 / (~targets).sum())
+        return generator(self.seed, epoch, _ORDER).choice(len(targets), len(targets), p=share)
+
+    def _vary(self, row: int, epoch: int, place: int) -> npt.NDArray[np.float32]:
+        clip = from_pcm16(self.task.training.pcm[row])
+        rng = generator(self.seed, epoch, place)
+        match self.variation.policy:
+            case "full":
+                return self.variation.wave(clip, rng, self.task.noises)
+            case "reference":
+                return reference_augmentation(clip, rng, self.task.noises)
+            case "none":
+                return clip
+
+    def _with_past(
+        self, clips: npt.NDArray[np.float32], rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.float32], int]:
+        """The clips with other sound before them, a whole number of frames of it."""
+        if not self.task.other_sounds or rng.random() >= self.variation.lived_in_share:
+            return clips, 0
+        heard = lived_in_batch(clips, self.task.other_sounds, rng, max_s=self.variation.lived_in_max_s)
+        frames = (heard.shape[1] - clips.shape[1]) // self.front_end.hop_length
+        return heard[:, heard.shape[1] - clips.shape[1] - frames * self.front_end.hop_length :], frames

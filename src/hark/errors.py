@@ -1,0 +1,99 @@
+"""What can go wrong, as a tree.
+
+HarkError                   exit 1   anything that hark itself reports, in one line
+├── UsageError              exit 2   the command or a function was called in a way that cannot work
+│   └── ConfigError         exit 2   a recipe or configuration is not valid
+├── AudioError              exit 1   a recording cannot be read or written
+├── CorpusError             exit 1   a corpus, manifest or split is not usable
+│   ├── DownloadError       exit 1   a corpus could not be fetched or unpacked safely
+│   └── TooManyBadClips     exit 4   more of the data is damaged than was allowed
+├── SynthesisError          exit 1   speech could not be synthesised
+├── ModelError              exit 1   a model cannot do what is asked of it
+│   └── ModelFileError      exit 1   a file is not a model, or is damaged
+├── RunError                exit 1   a run directory cannot be used
+│   ├── RunBusy             exit 1   another process is at work in it
+│   └── NoValidCheckpoint   exit 3   every checkpoint of the run is damaged
+├── UnsavedWork             exit 5   training finished, but its result could not be written
+├── DeviceError             exit 7   the requested device is not there
+└── VerificationError       exit 1   two things that must agree do not
+
+Every message says what was found, what was expected, and the way out.
+"""
+
+from __future__ import annotations
+
+
+class HarkError(Exception):
+    """Base of all errors that hark raises on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(HarkError):
+    """The command or a function was called in a way that cannot work."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A recipe or configuration is not valid."""
+
+
+class AudioError(HarkError):
+    """A recording cannot be read or written."""
+
+
+class CorpusError(HarkError):
+    """A corpus, manifest or split is not usable."""
+
+
+class DownloadError(CorpusError):
+    """A corpus could not be fetched or unpacked safely."""
+
+
+class TooManyBadClips(CorpusError):
+    """More of the data is damaged than was allowed."""
+
+    exit_code = 4
+
+
+class SynthesisError(HarkError):
+    """Speech could not be synthesised."""
+
+
+class ModelError(HarkError):
+    """A model cannot do what is asked of it."""
+
+
+class ModelFileError(ModelError):
+    """A file is not a model, or is damaged."""
+
+
+class RunError(HarkError):
+    """A run directory cannot be used."""
+
+
+class RunBusy(RunError):
+    """Another process is at work in the run directory."""
+
+
+class NoValidCheckpoint(RunError):
+    """Every checkpoint of the run is damaged."""
+
+    exit_code = 3
+
+
+class UnsavedWork(HarkError):
+    """Training finished, but its result could not be written."""
+
+    exit_code = 5
+
+
+class DeviceError(HarkError):
+    """The requested device is not there."""
+
+    exit_code = 7
+
+
+class VerificationError(HarkError):
+    """Two things that must agree do not."""

@@ -1,0 +1,222 @@
+"""Judging: clips from a fresh state, and endless streams whose state is carried.
+
+The two protocols answer different questions. *Reset* is how papers count; *carried* is what a microphone lives
+with. Both are always given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hark import audio
+from hark.augmentation import generator
+from hark.dataset import Dataset, Task
+from hark.detection import Detector, OperatingPoint, Word, match
+from hark.errors import VerificationError
+from hark.metrics import (
+    accuracy,
+    alarm_rate_interval,
+    alarm_statement,
+    at_reference_prior,
+    au_fa_fr,
+    bootstrap_by_speaker,
+    frr_at_far,
+    one_minus_auc,
+    threshold_at_far,
+)
+from hark.models.spotter import Spotter, keyword_score
+
+Waveform = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.float64]
+
+FALSE_ACCEPT_RATES = (0.001, 0.01)
+THRESHOLD_FAR = 0.005
+"""Where the carried protocol's threshold lies: at this rate of false accepts among validation clips."""
+TOLERANCE = 1e-5
+"""Largest difference of posteriors between stream and offline in float32."""
+BLOCK_SAMPLES = 10 * audio.SAMPLE_RATE
+
+
+def judge_clips(scores: Scores, data: Dataset) -> dict[str, Any]:
+    """The headline figures of clip scores `(clips,)`, state reset for each clip."""
+    labels = data.targets
+    speakers = np.array([clip.speaker for clip in data.clips])
+    interval = bootstrap_by_speaker(one_minus_auc, scores, labels, speakers, seed=0)
+    area = one_minus_auc(scores, labels)
+    return {
+        "one_minus_auc": area,
+        "interval": list(interval),
+        "at_reference_prior": at_reference_prior(area),
+        "au_fa_fr": au_fa_fr(scores, labels),
+        "prior": float(labels.mean()),
+        "accuracy": accuracy(scores, labels),
+        "frr_at_far": {str(rate): frr_at_far(scores, labels, rate) for rate in FALSE_ACCEPT_RATES},
+        "clips": len(labels),
+        "positives": int(labels.sum()),
+        "speakers": len(set(speakers)),
+    }
+
+
+def posterior(scores: Scores) -> Scores:
+    """The keyword's probability: the softmax over two logits of difference `scores`."""
+    return np.exp(-np.logaddexp(0.0, -scores))
+
+
+@torch.inference_mode()
+def stream_scores(model: Spotter, chunks: Iterable[Waveform]) -> Iterator[Scores]:
+    """The keyword's scores of each chunk `(samples,)` of one stream, in constant memory; some may be empty.
+
+    NaN and infinite samples are taken as silence: one of them in a recurrent state would stay there for ever.
+    """
+    state = model.initial_state()
+    for chunk in chunks:
+        clean = np.nan_to_num(chunk, nan=0.0, posinf=0.0, neginf=0.0)
+        logits, state = model.step(torch.from_numpy(clean)[None], state)
+        yield keyword_score(logits)[0].numpy()
+
+
+def detector_for(model: Spotter, point: OperatingPoint) -> Detector:
+    """The detector behind a model, its clock that of the model's steps."""
+    return Detector(
+        point,
+        hop_samples=model.step_samples,
+        first_step_samples=model.first_step_samples,
+        sample_rate=model.config.features.sample_rate,
+    )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a stream: its sound, and whether it is the keyword."""
+
+    waveform: Waveform
+    is_keyword: bool
+
+
+def judging_stream(task: Task, *, seed: int = 0) -> list[Piece]:
+    """All judging clips and the judging half of the speech, shuffled, with a quiet background between them."""
+    rng = generator(seed, 0, 0)
+    data = task.testing
+    pieces = [
+        Piece(data.waveforms([row])[0].numpy(), is_keyword) for row, is_keyword in enumerate(data.targets.tolist())
+    ]
+    pieces += [Piece(audio.read(path), False) for path in task.judging_speech]
+    gaps = (Piece(_background(task, rng), False) for _ in pieces)
+    return [
+        piece
+        for index, gap in zip(rng.permutation(len(pieces)), gaps, strict=True)
+        for piece in (pieces[index], gap)
+    ]
+
+
+def _background(task: Task, rng: np.random.Generator, *, rms: float = 0.003) -> Waveform:
+    """0.2 to 0.6 s of a judging noise at -50 dB of full scale; digital silence where there is none."""
+    samples = int(rng.integers(audio.SAMPLE_RATE // 5, 3 * audio.SAMPLE_RATE // 5))
+    if not task.judging_noises:
+        return np.zeros(samples, np.float32)
+    noise = task.judging_noises[int(rng.integers(len(task.judging_noises)))]
+    start = int(rng.integers(max(1, len(noise) - samples)))
+    piece = audio.from_pcm16(noise[start : start + samples])
+    return piece * np.float32(rms / max(1e-6, float(np.sqrt(np.mean(piece**2)))))
+
+
+def judge_stream(model: Spotter, task: Task, *, validation: Scores, testing: Scores) -> dict[str, Any]:
+    """The carried protocol: one endless stream against the same clips heard one by one, at one threshold.
+
+    Args:
+        model: what to judge.
+        task: gives the stream.
+        validation: reset scores of the validation part, which set the threshold.
+        testing: reset scores of the testing part.
+
+    Returns:
+        `stream.json`: misses of both protocols, alarms per hour with their interval.
+    """
+    threshold = threshold_at_far(validation, task.validation.targets, THRESHOLD_FAR)
+    point = OperatingPoint(float(posterior(np.array(threshold))))
+    pieces = judging_stream(task)
+    ends = np.cumsum([len(piece.waveform) for piece in pieces])
+    words = [
+        Word((end - len(piece.waveform)) / audio.SAMPLE_RATE, end / audio.SAMPLE_RATE)
+        for piece, end in zip(pieces, ends.tolist(), strict=True)
+        if piece.is_keyword
+    ]
+    detector = detector_for(model, point)
+    state = detector.initial_state()
+    detections = []
+    for scores in stream_scores(model, (piece.waveform for piece in pieces)):
+        found, state = detector.step(posterior(scores), state)
+        detections += found
+    outcome = match(detections, words)
+    hours = float(ends[-1]) / audio.SAMPLE_RATE / 3600
+    return {
+        "hours": hours,
+        "threshold": point.threshold,
+        "words": len(words),
+        "misses_reset": int((testing[task.testing.targets] < threshold).sum()),
+        "misses_carried": outcome.misses,
+        "alarms": outcome.alarms,
+        "alarms_per_hour": outcome.alarms / hours,
+        "interval": list(alarm_rate_interval(outcome.alarms, hours)),
+        "statement": alarm_statement(outcome.alarms, hours),
+    }
+
+
+@torch.inference_mode()
+def check_stream(
+    model: Spotter, clips: Sequence[Waveform], *, labels: Sequence[str], chunk_frames: Sequence[int]
+) -> dict[str, Any]:
+    """Feed `clips` as one stream in chunks of so many frames, and compare with the offline output.
+
+    The keyword is expected in the middle, as in the report's own figure.
+
+    Returns:
+        `check_stream.json`: the posterior over time, the borders of the middle clip, and for each chunk length
+        the largest difference of posteriors to the offline output.
+
+    Raises:
+        VerificationError: a difference is above 1e-5, or steps are missing.
+    """
+    stream = np.concatenate(clips)
+    offline = posterior(keyword_score(model(torch.from_numpy(stream)[None]))[0].numpy())
+    rows = []
+    for frames in chunk_frames:
+        size = frames * model.config.features.hop_length
+        chunks = (stream[start : start + size] for start in range(0, len(stream), size))
+        streamed = posterior(np.concatenate(list(stream_scores(model, chunks))))
+        if streamed.shape != offline.shape:
+            raise VerificationError(
+                f"chunks of {frames} frames gave {streamed.size} steps, offline {offline.size}; "
+                "the model does not stream"
+            )
+        difference = float(np.abs(streamed - offline).max(initial=0.0))
+        if difference > TOLERANCE:
+            raise VerificationError(
+                f"chunks of {frames} frames differ by {difference:.2e} from offline, expected {TOLERANCE:.0e}"
+            )
+        rows.append({"chunk_frames": frames, "largest_difference": difference})
+    rate, middle = model.config.features.sample_rate, len(clips) // 2
+    borders = np.cumsum([0, *(len(clip) for clip in clips)]) / rate
+    times = (model.first_step_samples + model.step_samples * np.arange(offline.size)) / rate
+    return {
+        "chunks": rows,
+        "times_s": times.tolist(),
+        "posteriors": offline.tolist(),
+        "word": [float(borders[middle]), float(borders[middle + 1])],
+        "borders_s": borders.tolist(),
+        "labels": list(labels),
+    }
+
+
+def nine_clips(data: Dataset, *, seed: int = 0) -> tuple[list[Waveform], list[str]]:
+    """Nine clips with the keyword in the middle, and their labels."""
+    rng = generator(seed, 0, 1)
+    others = rng.choice(np.flatnonzero(~data.targets), 8)
+    rows = [*others[:4].tolist(), int(rng.choice(np.flatnonzero(data.targets))), *others[4:].tolist()]
+    return [data.waveforms([row])[0].numpy() for row in rows], [data.clips[row].label for row in rows]

@@ -1,0 +1,108 @@
+"""The front end: sound to log-mel frames, causal, one frame every hop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hark.errors import ConfigError
+from hark.streaming import SlidingWindow, State, StreamingModule
+
+FLOOR = 1e-9
+"""Mel power below this is silence; keeps the logarithm finite."""
+
+ROWS_AT_ONCE = 8
+"""Waveforms transformed together: their overlapping frames then stay in the cache, twice as fast."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogMelConfig:
+    """The front end's settings; lengths in samples. The window is as long as the FFT."""
+
+    sample_rate: int = 16_000
+    n_fft: int = 400
+    hop_length: int = 160
+    n_mels: int = 40
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hop_length <= self.n_fft:
+            raise ConfigError(f"hop_length {self.hop_length}: expected 1 to n_fft ({self.n_fft}) samples")
+        if not 0 < self.n_mels <= self.n_fft // 4:
+            raise ConfigError(f"n_mels {self.n_mels}: expected 1 to n_fft / 4 ({self.n_fft // 4}) bands")
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.sample_rate / self.hop_length
+
+
+class LogMel(StreamingModule):
+    """ln of the mel power: periodic Hann window, power spectrum, HTK mels from 0 Hz to half the sample rate.
+
+    The first window covers `n_fft - hop_length` samples of silence and `hop_length` of sound: every hop of
+    sound gives exactly one frame, and one second gives exactly 100.
+    """
+
+    window: Tensor
+    bank: Tensor
+
+    def __init__(self, config: LogMelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frames = SlidingWindow(config.n_fft, config.hop_length)
+        hann = torch.hann_window(config.n_fft, periodic=True, dtype=torch.float64)
+        # Constants of the configuration: not part of a saved model.
+        self.register_buffer("window", hann.float(), persistent=False)
+        self.register_buffer("bank", mel_bank(config).float(), persistent=False)
+
+    def double(self) -> LogMel:
+        """Double precision with constants as exact as that, not rounded to float32 first."""
+        super().double()
+        hann = torch.hann_window(self.config.n_fft, periodic=True, dtype=torch.float64)
+        self.window.data = hann.to(self.window.device)
+        self.bank.data = mel_bank(self.config).to(self.bank.device)
+        return self
+
+    def initial_state(self, batch_size: int = 1) -> State:
+        """A past of silence, `(batch, n_fft - 1)`."""
+        silence = self.config.n_fft - self.config.hop_length
+        return self.frames.initial_state(self.window.new_zeros(batch_size, 0), filled=silence)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Waveform `x (batch, samples)` in ±1 to log-mels `(batch, n_mels, frames)`."""
+        samples, state = self.frames.step(x, state)
+        if not samples.shape[-1]:
+            return x.new_zeros(x.shape[0], self.config.n_mels, 0), state
+        power = torch.cat([mel_power(self, rows) for rows in torch.split(samples, ROWS_AT_ONCE)])
+        return power.clamp(min=FLOOR).log(), state
+
+
+def mel_power(front_end: LogMel, samples: Tensor) -> Tensor:
+    """Mel power `(batch, n_mels, frames)` of the complete windows in `samples (batch, samples)`."""
+    frames = samples.unfold(-1, front_end.config.n_fft, front_end.config.hop_length) * front_end.window
+    spectrum = torch.fft.rfft(frames)
+    power = spectrum.real.square() + spectrum.imag.square()
+    mels: Tensor = power @ front_end.bank
+    return mels.transpose(1, 2)
+
+
+def mel_bank(config: LogMelConfig) -> Tensor:
+    """Triangles on the HTK mel scale, 2595 log10(1 + f / 700), not normalised by area.
+
+    Returns:
+        `(n_fft // 2 + 1, n_mels)` in float64.
+    """
+    top = config.sample_rate / 2
+    bins = torch.linspace(0, top, config.n_fft // 2 + 1, dtype=torch.float64)
+    mels = torch.linspace(0, float(_hertz_to_mel(torch.tensor(top))), config.n_mels + 2, dtype=torch.float64)
+    corners = 700 * (10 ** (mels / 2595) - 1)
+    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
+    rising = (bins[:, None] - left) / (centre - left)
+    falling = (right - bins[:, None]) / (right - centre)
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+def _hertz_to_mel(hertz: Tensor) -> Tensor:
+    return 2595 * torch.log10(1 + hertz.double() / 700)

@@ -1,0 +1,1 @@
+"""The networks: one published architecture and its configuration each."""

@@ -1,0 +1,76 @@
+"""The whole report of the reference in one call: a recipe over all folds, several at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hark.dataset import load_task
+from hark.errors import UsageError
+from hark.recipes import Recipe
+from hark.stages import Bench, run_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A recipe, the data it runs on, and where its runs go."""
+
+    recipe: Recipe
+    data: Path
+    keyword: str
+    out: Path
+    speech: Path | None = None
+    """Sentences without the keyword."""
+    folds: int = 5
+    device: str = "auto"
+
+    def fold_folder(self, fold: int) -> Path:
+        """Where the runs of one fold lie."""
+        return self.out / self.recipe.name / f"fold-{fold}"
+
+
+def run_fold(study: Study, fold: int, *, threads: int | None = None) -> None:
+    """Run the recipe on one fold; finished stages are kept.
+
+    Raises:
+        UsageError: there is no such fold.
+    """
+    if not 0 <= fold < study.folds:
+        raise UsageError(f"--fold {fold}: expected 0 to {study.folds - 1}")
+    if threads:
+        torch.set_num_threads(threads)
+    task = load_task(
+        study.data,
+        keyword=study.keyword,
+        fold=fold,
+        folds=study.folds,
+        cache=study.out / "cache",
+        speech=study.speech,
+    )
+    run_recipe(study.recipe, Bench(task, study.folds, study.fold_folder(fold), study.device))
+
+
+def reproduce(study: Study, *, folds: Sequence[int], jobs: int) -> None:
+    """Run the recipe on `folds`, `jobs` of them at a time, each in a process of its own.
+
+    The cores are shared out evenly. The first error stops what has not begun and is raised here.
+    """
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    if jobs == 1:
+        for fold in folds:
+            run_fold(study, fold, threads=threads)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = [pool.submit(run_fold, study, fold, threads=threads) for fold in folds]
+        try:
+            for future in waiting:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

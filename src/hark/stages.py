@@ -1,0 +1,215 @@
+"""Running a recipe: each stage is one run directory, made from those before it, judged when it is done.
+
+The same call again goes on where it stopped: finished stages are taken from disk, a training from its newest
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from hark.cost import cost_of
+from hark.dataset import Task, clip_scores
+from hark.distillation import Distillation
+from hark.environment import environment
+from hark.errors import RunError
+from hark.evaluation import check_stream, judge_clips, judge_stream, nine_clips
+from hark.files import write_atomically
+from hark.metrics import one_minus_auc
+from hark.model_files import load, to_bytes
+from hark.models.spotter import Spotter, SpotterConfig
+from hark.pruning import PruningConfig, calibration_loss, prune, zero_rows
+from hark.quantization import ClipSpotter, quantize, quantize_dynamically
+from hark.recipes import (
+    AnyStage,
+    DamageStage,
+    DistillStage,
+    PruneStage,
+    QuantizeStage,
+    Recipe,
+    TrainStage,
+    network_config,
+)
+from hark.runs import Run
+from hark.training import cross_entropy, train
+
+MODEL_FILE = "model.safetensors"
+DYNAMIC_FILE = "model.pt"
+CALIBRATION_CLIPS = 512
+CHUNK_FRAMES = (1, 10, 20)
+
+Model: TypeAlias = Spotter | ClipSpotter
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where stages work: the task, the runs so far by stage name, and the device."""
+
+    task: Task
+    folds: int
+    folder: Path
+    device: str
+
+    def run(self, stage: str) -> Run:
+        """The run of an earlier stage."""
+        return Run.open(self.folder / stage)
+
+    def model(self, stage: str) -> Spotter:
+        """The model of an earlier stage.
+
+        Raises:
+            RunError: the stage gave a model that cannot be built upon.
+        """
+        path = self.run(stage).path(MODEL_FILE)
+        if not path.exists():
+            raise RunError(
+                f"{path.parent}: holds no {MODEL_FILE}; a dynamically quantised model is an end, not a start"
+            )
+        return load(path)
+
+
+def run_recipe(recipe: Recipe, bench: Bench) -> list[Run]:
+    """Run every stage of `recipe` that is not finished; give the runs of all."""
+    return [_run_stage(recipe, name, order, bench) for order, name in enumerate(recipe.stages)]
+
+
+def _run_stage(recipe: Recipe, name: str, order: int, bench: Bench) -> Run:
+    stage = recipe.stages[name]
+    training = getattr(stage, "training", None)
+    about = {
+        "name": f"{recipe.name}-{name}-fold{bench.task.fold}",
+        "setting": stage.setting,
+        "kind": stage.kind,
+        "group": stage.group,
+        "fold": bench.task.fold,
+        "seed": training.seed if training else None,
+        "parents": [bench.run(parent).name for parent in stage.inputs()],
+        "order": order,
+    }
+    run = Run.open_or_create(bench.folder / name, about=about, config=dataclasses.asdict(stage))
+    if run.is_finished:
+        return run
+    with run.locked():
+        run.log("started", step=None)
+        run.write_json("environment.json", environment(data_digest=bench.task.digest))
+        run.write_json("task.json", describe(bench.task, folds=bench.folds))
+        if isinstance(stage, DamageStage):
+            run.write_json("pruning_damage.json", measure_damage(stage, bench))
+        else:
+            publish(run, _perform(stage, run, bench), stage, bench)
+        run.log("finished", step=None)
+    print(f"{run.name}: done", file=sys.stderr)  # noqa: T201
+    return run
+
+
+def _perform(stage: AnyStage, run: Run, bench: Bench) -> Model:
+    match stage:
+        case TrainStage():
+            return train(_fresh(stage, bench), bench.task, stage.training, run=run, device=bench.device)
+        case DistillStage():
+            return _teach(_fresh(stage, bench), stage, run, bench)
+        case PruneStage():
+            return _prune(stage, run, bench)
+        case QuantizeStage(method="dynamic"):
+            return quantize_dynamically(bench.model(stage.model))
+        case QuantizeStage():
+            return quantize(bench.model(stage.model), bits=stage.bits)
+        case _:
+            raise TypeError(f"{type(stage).__name__} gives no model")
+
+
+def _fresh(stage: TrainStage | DistillStage, bench: Bench) -> Spotter:
+    torch.manual_seed(stage.training.seed)
+    return Spotter(SpotterConfig(keyword=bench.task.keyword, network=network_config(stage.network)))
+
+
+def _teach(student: Spotter, stage: DistillStage | PruneStage, run: Run, bench: Bench) -> Spotter:
+    objective = (
+        Distillation([bench.model(teacher) for teacher in stage.teachers], student, stage.distillation)
+        if stage.teachers
+        else cross_entropy
+    )
+    return train(student, bench.task, stage.training, run=run, objective=objective, device=bench.device)
+
+
+def _prune(stage: PruneStage, run: Run, bench: Bench) -> Spotter:
+    data = bench.task.training
+    rows = np.linspace(0, len(data) - 1, min(CALIBRATION_CLIPS, len(data))).astype(int).tolist()
+    targets = torch.from_numpy(data.targets[rows].astype(np.int64))
+    loss = calibration_loss(data.waveforms(rows), targets)
+    return _teach(prune(bench.model(stage.model), stage.pruning, loss=loss), stage, run, bench)
+
+
+def publish(run: Run, model: Model, stage: AnyStage, bench: Bench) -> None:
+    """Write a stage's model with all that is known of it: cost, scores, judgements, proof of streaming."""
+    file = DYNAMIC_FILE if isinstance(model, ClipSpotter) else MODEL_FILE
+    content = model.to_bytes() if isinstance(model, ClipSpotter) else to_bytes(model)
+    write_atomically(run.path(file), content)
+    counted = bench.model(stage.inputs()[0]) if isinstance(model, ClipSpotter) else model
+    run.write_json("cost.json", {**cost_of(counted).as_dict(), "file": file, "file_bytes": len(content)})
+    if stage.setting is None:
+        return
+    task = bench.task
+    testing = clip_scores(model, task.testing)
+    _write_scores(run, testing, task)
+    run.write_json("evaluation.json", judge_clips(testing, task.testing))
+    if isinstance(model, Spotter):
+        validation = clip_scores(model, task.validation)
+        run.write_json("stream.json", judge_stream(model, task, validation=validation, testing=testing))
+        clips, labels = nine_clips(task.testing)
+        run.write_json("check_stream.json", check_stream(model, clips, labels=labels, chunk_frames=CHUNK_FRAMES))
+
+
+def _write_scores(run: Run, scores: np.ndarray[Any, np.dtype[np.float64]], task: Task) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    data = task.testing
+    np.savez_compressed(
+        buffer,
+        scores=scores,
+        labels=data.targets,
+        speakers=np.array([clip.speaker for clip in data.clips]),
+        paths=np.array([f"{clip.label}/{clip.path.name}" for clip in data.clips]),
+    )
+    write_atomically(run.path("scores.npz"), buffer.getvalue())
+
+
+def measure_damage(stage: DamageStage, bench: Bench) -> dict[str, Any]:
+    """What pruning without any fine-tuning does, by rows of stacked gates and by unit: 1 − AUC per share."""
+    model, data = bench.model(stage.model), bench.task.testing
+    row_wise, unit_wise = [], []
+    for share in stage.shares:
+        pruned = prune(model, PruningConfig(gru=share, attention=0.0))
+        unit_wise.append(one_minus_auc(clip_scores(pruned, data), data.targets))
+        crippled = ClipSpotter(model, zero_rows(model, share=share))
+        row_wise.append(one_minus_auc(clip_scores(crippled, data), data.targets))
+    return {"shares": list(stage.shares), "row_wise": row_wise, "unit_wise": unit_wise}
+
+
+def describe(task: Task, *, folds: int) -> dict[str, Any]:
+    """`task.json`: what was spotted in what."""
+    parts: Mapping[str, Any] = {
+        "training": task.training,
+        "validation": task.validation,
+        "testing": task.testing,
+    }
+    clips = [clip for part in parts.values() for clip in part.clips]
+    return {
+        "keyword": task.keyword,
+        "clips": len(clips),
+        "positives": sum(clip.label == task.keyword for clip in clips),
+        "speakers": len({clip.speaker for clip in clips}),
+        "fold": task.fold,
+        "folds": folds,
+        "digest": task.digest,
+        **{name: len(part) for name, part in parts.items()},
+    }

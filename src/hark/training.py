@@ -1,0 +1,230 @@
+"""The training loop: what a network hears, what it is to learn, and one readable loop.
+
+The loop writes only to its run directory; trackers and progress look on from outside and cannot hurt it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hark.augmentation import generator
+from hark.batching import Batch, Batches, Variation
+from hark.dataset import Dataset, Task, clip_scores
+from hark.errors import ConfigError, DeviceError
+from hark.metrics import one_minus_auc
+from hark.models.crnn import Trace
+from hark.models.spotter import Spotter, estimate_normalization
+from hark.progress import Progress
+from hark.runs import Run
+from hark.trainee import Trainee
+
+NORMALIZATION_CLIPS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How to train. The defaults are what worked best on the reference task (docs/experiments.md)."""
+
+    epochs: int = 100
+    batch_size: int = 128
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    schedule: Literal["constant", "cosine", "one-cycle"] = "one-cycle"
+    learning_rate: float = 4e-3
+    """The highest of the schedule."""
+    weight_decay: float = 0.01
+    clip_norm: float = 5.0
+    averaging: float = 0.998
+    """Decay per step of the exponential moving average of the weights, which is the result; 0 is off."""
+    normalization: Literal["keep", "training"] = "training"
+    """Leave the log-mel affine as it is, or estimate it from the training part."""
+    variation: Variation = field(default_factory=Variation)
+    validations: int = 20
+    save_every_s: float = 60.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        expectations = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "learning_rate": (0 < self.learning_rate < 1, "a number between 0 and 1"),
+            "weight_decay": (0 <= self.weight_decay < 1, "0 up to 1"),
+            "clip_norm": (self.clip_norm > 0, "a number above 0"),
+            "averaging": (0 <= self.averaging < 1, "0 (off) up to 1"),
+            "validations": (self.validations >= 1, "at least 1"),
+            "save_every_s": (self.save_every_s >= 0, "0 or more seconds"),
+        }
+        faults = [
+            f"{name} is {getattr(self, name)}, expected {expected}"
+            for name, (valid, expected) in expectations.items()
+            if not valid
+        ]
+        if faults:
+            raise ConfigError("training: " + "; ".join(faults))
+
+
+Objective: TypeAlias = Callable[[Trace, Batch], Tensor]
+"""A loss from what the network made of a batch."""
+
+
+def cross_entropy(trace: Trace, batch: Batch) -> Tensor:
+    """Cross-entropy of the logits at the end of each clip."""
+    return functional.cross_entropy(trace.logits[..., -1], batch.targets)
+
+
+def listen(model: Spotter, batch: Batch) -> Trace:
+    """What the network makes of each clip, its state lived-in by the sound before.
+
+    No gradient flows through the past: the network learns to hear the clip from whatever state it finds.
+    """
+    features = model.normalize(batch.log_mels(model.features))
+    past, clip = features[..., : batch.past_frames], features[..., batch.past_frames :]
+    with torch.no_grad():
+        _, state = model.network.step(past, model.network.initial_state(len(features)))
+    return model.network.trace(clip.masked_fill(batch.masks, 0.0), state)
+
+
+class Lesson(nn.Module):
+    """A spotter and what it is to learn as one module, whose `forward` Fabric can wrap on any device."""
+
+    def __init__(self, model: Spotter, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss of a batch."""
+        return self.objective(listen(self.model, batch), batch)
+
+
+def train(
+    model: Spotter,
+    task: Task,
+    config: TrainingConfig,
+    *,
+    run: Run,
+    objective: Objective = cross_entropy,
+    device: str = "auto",
+) -> Spotter:
+    """Train `model` on the task's training part.
+
+    Goes on from the newest valid checkpoint of `run` where there is one. The validation part is only watched:
+    the result is the average of the weights after the last step.
+
+    Raises:
+        NoValidCheckpoint: the run has checkpoints, but none is intact.
+        DeviceError: the device asked for is not there.
+    """
+    fabric = Fabric(accelerator=choose_device(device), devices=1)
+    if config.normalization == "training":
+        normalize(model, task.training, seed=config.seed)
+    trainee = Trainee(model, make_optimizer(model, config), averaging=config.averaging)
+    lesson = fabric.setup_module(Lesson(trainee.model, objective))
+    optimizer = fabric.setup_optimizers(trainee.optimizer)
+    trainee.restore(run)
+
+    data = Batches(task, config.variation, model.config.features, config.batch_size, config.seed)
+    total = config.epochs * data.per_epoch
+    validate_every = max(1, total // config.validations)
+    saved_at = time.monotonic()
+    with Progress(run, total=total, done=trainee.step, clips_per_step=config.batch_size) as progress:
+        for batch in data.stream(trainee.step, total):
+            set_pace(optimizer, learning_rate(config, trainee.step, total), config.seed, trainee.step)
+            lesson.train()
+            loss = lesson(batch.to(fabric.device))
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            fabric.clip_gradients(lesson, optimizer, max_norm=config.clip_norm)
+            optimizer.step()
+            trainee.advance()
+
+            progress.advance(trainee.step, loss=loss.item(), learning_rate=optimizer.param_groups[0]["lr"])
+            if trainee.step % validate_every == 0 or trainee.step == total:
+                progress.validated(trainee.step, validate(trainee.average, task.validation))
+            if time.monotonic() - saved_at >= config.save_every_s or trainee.step == total:
+                trainee.save(run)
+                saved_at = time.monotonic()
+    return trainee.average.cpu().eval()
+
+
+def learning_rate(config: TrainingConfig, step: int, total: int) -> float:
+    """The rate of one step, a function of its number: nothing to save, nothing to restore.
+
+    One-cycle (Smith & Topin 2018, arXiv 1708.07120): up for the first fifth of the steps, then down along a
+    cosine to a thousandth; "cosine" goes down only.
+    """
+    rise = {"constant": 0.0, "cosine": 0.0, "one-cycle": 0.2}[config.schedule]
+    done = step / total
+    if config.schedule == "constant":
+        return config.learning_rate
+    if done < rise:
+        return config.learning_rate * (0.04 + 0.96 * _half_cosine(1 - done / rise))
+    return config.learning_rate * (0.001 + 0.999 * _half_cosine((done - rise) / (1 - rise)))
+
+
+def _half_cosine(x: float) -> float:
+    """From 1 at 0 to 0 at 1."""
+    return (1 + math.cos(math.pi * x)) / 2
+
+
+def set_pace(optimizer: torch.optim.Optimizer, rate: float, seed: int, step: int) -> None:
+    """Set what a step depends on besides its batch: the learning rate, and the randomness of dropout."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    torch.manual_seed(int(generator(seed, 0, 1 << 43 | step).integers(2**62)))
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam (Kingma & Ba 2014) with L2, or AdamW (Loshchilov & Hutter 2017) with decay of matrices only."""
+    if config.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, config.learning_rate)
+
+
+def normalize(model: Spotter, data: Dataset, *, seed: int) -> None:
+    """Estimate the log-mel affine from clips of the training part."""
+    count = min(NORMALIZATION_CLIPS, len(data))
+    rows = generator(seed, 0, 1 << 44).choice(len(data), count, replace=False)
+    estimate_normalization(model, data.waveforms(sorted(rows.tolist())))
+
+
+def validate(model: Spotter, data: Dataset) -> dict[str, float]:
+    """What is watched on the validation part."""
+    scores = clip_scores(model, data)
+    margins = torch.from_numpy(scores) * torch.from_numpy(data.targets * 2.0 - 1.0)
+    return {
+        "one_minus_auc": one_minus_auc(scores, data.targets),
+        "loss": float(functional.softplus(-margins).mean()),
+    }
+
+
+def choose_device(wish: str) -> str:
+    """The accelerator for a wish: "auto" takes a GPU where there is one, else the CPU.
+
+    Raises:
+        DeviceError: a GPU was asked for and there is none.
+    """
+    gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
+    match wish:
+        case "auto":
+            return gpu or "cpu"
+        case "cpu":
+            return "cpu"
+        case "cuda" | "mps" if wish == gpu:
+            return wish
+        case "cuda" | "mps":
+            raise DeviceError(f"--device {wish}: found only {gpu or 'the CPU'}; use --device auto or cpu")
+        case _:
+            raise ConfigError(f"--device {wish}: expected auto, cpu, cuda or mps")

@@ -1,0 +1,91 @@
+"""Small files are whole or not there, and JSON says what was meant."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hark import files
+from hark.errors import RunError
+
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+texts = st.text().filter(lambda text: text not in NOT_FINITE)
+values = st.recursive(scalars | texts, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@settings(max_examples=50, deadline=None)
+@given(values)
+def test_json_reads_back_as_it_was_written(value: object) -> None:
+    assert files.from_json(files.to_json(value)) == value
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.text(), scalars))
+def test_the_digest_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
+    assert files.digest(dict(reversed(value.items()))) == files.digest(value)
+
+
+def test_json_with_nan_and_infinity_is_still_json() -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = files.to_json({"loss": math.nan, "worst": [math.inf, -math.inf]})
+    assert json.loads(text, parse_constant=refuse) == {"loss": "NaN", "worst": ["Infinity", "-Infinity"]}
+    assert math.isnan(files.from_json(text)["loss"])
+    assert files.from_json(text)["worst"] == [math.inf, -math.inf]
+
+
+def test_numpy_values_and_paths_become_plain_json() -> None:
+    value = {"auc": np.float32(0.5), "nan": np.float32("nan"), "steps": np.arange(2), "path": Path("a/b")}
+    assert files.to_json(value) == '{"auc": 0.5, "nan": "NaN", "steps": [0, 1], "path": "a/b"}'
+
+
+def test_json_nested_a_million_deep_is_refused_like_any_other_bad_json() -> None:
+    with pytest.raises(ValueError):
+        files.from_json("[" * 1_000_000)
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for content in (b"old", b"new and longer", b""):
+        files.write_atomically(path, content)
+        assert path.read_bytes() == content
+    assert files.children(tmp_path) == [path]
+
+
+def test_a_failed_write_leaves_the_old_file_and_names_path_cause_and_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model"
+    files.write_atomically(path, b"old")
+
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "fsync", full)
+    with pytest.raises(RunError, match=r"model: No space left on device; free some space and run"):
+        files.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert files.children(tmp_path) == [path]
+
+
+def test_only_leftovers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-folder" / "inside").mkdir(parents=True)
+    (tmp_path / ".tmp-file").touch()
+    (tmp_path / "model").touch()
+    files.remove_leftovers(tmp_path)
+    assert files.children(tmp_path) == [tmp_path / "model"]
+
+
+def test_a_missing_folder_has_no_children_but_an_unreadable_one_is_an_error(tmp_path: Path) -> None:
+    assert files.children(tmp_path / "missing") == []
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="Not a directory"):
+        files.children(tmp_path / "file")
