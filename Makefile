@@ -15,7 +15,7 @@ PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check --
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench reproduce clean
+.PHONY: help demo test check bench reproduce
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,9 +38,6 @@ bench: $(INSTALLED) ## the slow tests, then every script in benchmarks/
 
 reproduce: $(INSTALLED) ## the reference's whole report, with ours beside it, on real speech (hours): DATA=… KEYWORD=… FOLDS=…
 	$(BIN)/hark reproduce --data $(DATA) --keyword $(KEYWORD) --folds $(FOLDS)
-
-clean: ## remove .venv and whatever tools have cached
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # torch goes first and alone: what depends on it must not choose its build.
 $(INSTALLED): pyproject.toml constraints.txt

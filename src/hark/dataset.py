@@ -19,7 +19,8 @@ from torch import Tensor
 
 from hark import audio
 from hark.augmentation import cut_or_pad
-from hark.corpus import Clip, background_files, digest, scan
+from hark.corpus import Clip, background_files, digest
+from hark.corpus import load as load_corpus
 from hark.errors import CorpusError
 from hark.files import write_atomically
 from hark.inspection import Inspection, inspect_clips
@@ -70,7 +71,7 @@ def load_task(root: Path, *, keyword: str, fold: int, folds: int, cache: Path, s
     """The fold `fold` of the corpus below `root`, cut by speaker.
 
     Args:
-        root: a folder per word, and perhaps `_background_noise_`.
+        root: a folder per word, and perhaps `_background_noise_`; or a manifest.
         keyword: the word to spot.
         fold: the fold that tests; a tenth of the others' speakers validates, the rest trains.
         folds: how many folds there are.
@@ -81,7 +82,7 @@ def load_task(root: Path, *, keyword: str, fold: int, folds: int, cache: Path, s
         CorpusError: the keyword is not among the words.
         TooManyBadClips: more than 1 % of the clips cannot be used.
     """
-    clips = _usable(scan(root))
+    clips = _usable(load_corpus(root))
     words = sorted({clip.label for clip in clips})
     if keyword not in words:
         raise CorpusError(f"{root}: no word {keyword!r}; expected one of: {', '.join(words)}")

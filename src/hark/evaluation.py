@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from hark import audio
 from hark.augmentation import generator
 from hark.dataset import Dataset, Task
-from hark.detection import Detector, OperatingPoint, Word, match
+from hark.detection import Detection, Detector, OperatingPoint, Word, match
 from hark.errors import VerificationError
 from hark.metrics import (
     accuracy,
@@ -91,6 +92,16 @@ def detector_for(model: Spotter, point: OperatingPoint) -> Detector:
     )
 
 
+def detections_in(model: Spotter, path: Path, point: OperatingPoint) -> Iterator[Detection]:
+    """The detections in a recording of any length, as they fall."""
+    detector = detector_for(model, point)
+    state = detector.initial_state()
+    blocks = audio.blocks(path, sample_rate=model.config.features.sample_rate, block_samples=BLOCK_SAMPLES)
+    for scores in stream_scores(model, blocks):
+        found, state = detector.step(posterior(scores), state)
+        yield from found
+
+
 @dataclass(frozen=True)
 class Piece:
     """A piece of a stream: its sound, and whether it is the keyword."""
@@ -100,19 +111,23 @@ class Piece:
 
 
 def judging_stream(task: Task, *, seed: int = 0) -> list[Piece]:
-    """All judging clips and the judging half of the speech, shuffled, with a quiet background between them."""
+    """All judging clips and the judging half of the speech in random order, a quiet background between them.
+
+    No keyword follows another directly: within a detector's refractory time two would count as one.
+    """
     rng = generator(seed, 0, 0)
     data = task.testing
-    pieces = [
-        Piece(data.waveforms([row])[0].numpy(), is_keyword) for row, is_keyword in enumerate(data.targets.tolist())
-    ]
-    pieces += [Piece(audio.read(path), False) for path in task.judging_speech]
-    gaps = (Piece(_background(task, rng), False) for _ in pieces)
-    return [
-        piece
-        for index, gap in zip(rng.permutation(len(pieces)), gaps, strict=True)
-        for piece in (pieces[index], gap)
-    ]
+    others = [Piece(data.waveforms([row])[0].numpy(), False) for row in np.flatnonzero(~data.targets).tolist()]
+    others += [Piece(audio.read(path), False) for path in task.judging_speech]
+    places = iter(rng.permutation(len(others)).tolist())
+    keyword_after = {next(places): row for row in np.flatnonzero(data.targets)[: len(others)]}
+    stream: list[Piece] = []
+    for place in rng.permutation(len(others)).tolist():
+        stream += [others[place], Piece(_background(task, rng), False)]
+        if place in keyword_after:
+            keyword = data.waveforms([keyword_after[place]])[0].numpy()
+            stream += [Piece(keyword, True), Piece(_background(task, rng), False)]
+    return stream
 
 
 def _background(task: Task, rng: np.random.Generator, *, rms: float = 0.003) -> Waveform:

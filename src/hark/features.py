@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,9 @@ from hark.streaming import SlidingWindow, State, StreamingModule
 
 FLOOR = 1e-9
 """Mel power below this is silence; keeps the logarithm finite."""
+
+LARGEST_FFT = 4096
+"""Samples: 85 ms at 48 kHz, more than any front end for speech takes."""
 
 ROWS_AT_ONCE = 8
 """Waveforms transformed together: their overlapping frames then stay in the cache, twice as fast."""
@@ -27,6 +31,11 @@ class LogMelConfig:
     n_mels: int = 40
 
     def __post_init__(self) -> None:
+        # Bounded above too, since a configuration may come from any file.
+        if not 1_000 <= self.sample_rate <= 384_000:
+            raise ConfigError(f"sample_rate {self.sample_rate}: expected 1,000 to 384,000 Hz")
+        if not 4 <= self.n_fft <= LARGEST_FFT:
+            raise ConfigError(f"n_fft {self.n_fft}: expected 4 to {LARGEST_FFT:,} samples")
         if not 0 < self.hop_length <= self.n_fft:
             raise ConfigError(f"hop_length {self.hop_length}: expected 1 to n_fft ({self.n_fft}) samples")
         if not 0 < self.n_mels <= self.n_fft // 4:
@@ -52,17 +61,15 @@ class LogMel(StreamingModule):
         super().__init__()
         self.config = config
         self.frames = SlidingWindow(config.n_fft, config.hop_length)
-        hann = torch.hann_window(config.n_fft, periodic=True, dtype=torch.float64)
         # Constants of the configuration: not part of a saved model.
-        self.register_buffer("window", hann.float(), persistent=False)
+        self.register_buffer("window", hann_window(config).float(), persistent=False)
         self.register_buffer("bank", mel_bank(config).float(), persistent=False)
 
-    def double(self) -> LogMel:
-        """Double precision with constants as exact as that, not rounded to float32 first."""
-        super().double()
-        hann = torch.hann_window(self.config.n_fft, periodic=True, dtype=torch.float64)
-        self.window.data = hann.to(self.window.device)
-        self.bank.data = mel_bank(self.config).to(self.bank.device)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogMel:
+        """Convert or move; the constants are then computed anew, as exact as the new type can hold them."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.window = hann_window(self.config).to(self.window)
+        self.bank = mel_bank(self.config).to(self.bank)
         return self
 
     def initial_state(self, batch_size: int = 1) -> State:
@@ -86,6 +93,11 @@ def mel_power(front_end: LogMel, samples: Tensor) -> Tensor:
     power = spectrum.real.square() + spectrum.imag.square()
     mels: Tensor = power @ front_end.bank
     return mels.transpose(1, 2)
+
+
+def hann_window(config: LogMelConfig) -> Tensor:
+    """The periodic Hann window, `(n_fft,)` in float64."""
+    return torch.hann_window(config.n_fft, periodic=True, dtype=torch.float64)
 
 
 def mel_bank(config: LogMelConfig) -> Tensor:

@@ -194,7 +194,8 @@ class Attention(StreamingModule):
         hidden = torch.cat((leaf(state, "hidden"), x), dim=-1)
         energies = torch.cat((leaf(state, "energy"), energy), dim=-1)
         steps = x.shape[-1]
-        past: State = {"hidden": hidden[..., steps:], "energy": energies[..., steps:]}
+        # Cloned: a view would keep the whole chunk in memory for as long as the state lives.
+        past: State = {"hidden": hidden[..., steps:].clone(), "energy": energies[..., steps:].clone()}
         if not steps:
             return x, x.new_zeros(x.shape[0], 0, self.window), past
         weights = torch.softmax(energies.unfold(-1, self.window, 1)[:, 0], dim=-1)

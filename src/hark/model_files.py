@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from hark.errors import ConfigError, ModelFileError
 from hark.features import LogMelConfig
-from hark.models.crnn import CrnnConfig
+from hark.models.crnn import Crnn, CrnnConfig
 from hark.models.spotter import Spotter, SpotterConfig
 from hark.quantization import (
     QuantizedWeight,
@@ -30,11 +32,15 @@ LARGEST_BYTES = 256 << 20
 
 
 def to_bytes(model: Spotter) -> bytes:
-    """The model's file. A quantised weight `w` is stored as int8 `w` and float32 `w.scale`, one per row."""
+    """The model's file, the same bytes for the same model.
+
+    A quantised weight `w` is stored as int8 `w` and float32 `w.scale`, one per row.
+    """
     metadata = {"format": FORMAT, "config": json.dumps(asdict(model.config), separators=(",", ":"))}
     if bits := weight_bits(model):
         metadata["weight_bits"] = str(bits)
-    return bytes(to_safetensors(dict(_tensors(model)), metadata))
+    tensors = dict(_tensors(model))
+    return _in_one_order(to_safetensors(tensors, metadata | {"digest": _digest(metadata, tensors)}))
 
 
 def load(path: Path) -> Spotter:
@@ -45,25 +51,27 @@ def load(path: Path) -> Spotter:
     """
     metadata, tensors = _read(path)
     try:
-        model = Spotter(config_from(json.loads(metadata["config"])))
+        config = config_from(json.loads(metadata["config"]))
+        _check_shapes(config, tensors)
+        model = Spotter(config)
         if "weight_bits" in metadata:
             model = _quantized(model, tensors, bits=int(metadata["weight_bits"]))
         else:
             model.load_state_dict(tensors)
-    except (ValueError, TypeError, KeyError, RuntimeError, ConfigError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelFileError(f"{path}: not a valid model ({reason}); train or export it again") from error
+    except (ValueError, TypeError, AttributeError, LookupError, RuntimeError, ConfigError) as error:
+        raise ModelFileError(f"{path}: not a valid model ({_reason(error)}); train or export it again") from error
     return model.eval()
 
 
 def config_from(values: dict[str, Any]) -> SpotterConfig:
-    """A configuration from plain values, as JSON gives them."""
+    """A configuration from plain values, as JSON gives them: nothing unknown, everything of its type."""
     network: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values["network"].items()}
-    return SpotterConfig(
+    config = SpotterConfig(
         keyword=str(values["keyword"]),
         features=LogMelConfig(**values["features"]),
         network=CrnnConfig(**network),
     )
+    return TypeAdapter(SpotterConfig).validate_json(json.dumps(asdict(config)), strict=True)
 
 
 def _tensors(model: Spotter) -> Iterator[tuple[str, Tensor]]:
@@ -75,21 +83,56 @@ def _tensors(model: Spotter) -> Iterator[tuple[str, Tensor]]:
         yield f"{name}.scale", weight.scale.cpu().contiguous()
 
 
+def _in_one_order(file: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted: the library writes them in a new order each time."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return file[:8] + text.ljust(start - 8) + file[start:]
+
+
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """What all a file says comes down to: safetensors alone takes a flipped bit without a word."""
+    sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        sha.update(tensor.flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()[:16]  # 64 bits: against accidents, not against forgers
+
+
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
+        if path.exists() and not path.is_file():
+            raise ModelFileError(f"{path}: not a file; expected a model such as model.safetensors")
         if path.stat().st_size > LARGEST_BYTES:
             raise ModelFileError(f"{path}: {path.stat().st_size:,} bytes, expected at most {LARGEST_BYTES:,}")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
-        raise ModelFileError(f"{path}: cannot be read as a model ({error}); expected safetensors") from error
+        raise ModelFileError(
+            f"{path}: cannot be read as a model ({_reason(error)}); expected safetensors"
+        ) from error
     if metadata.get("format") != FORMAT:
         raise ModelFileError(
             f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}; "
             'a checkpoint of another tool comes in by "hark import"'
         )
+    # Models made before there were digests have none.
+    if metadata.pop("digest", None) not in (None, _digest(metadata, tensors)):
+        raise ModelFileError(f"{path}: damaged, its digest differs; train or export it again")
     return metadata, tensors
+
+
+def _check_shapes(config: SpotterConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a configuration that the tensors do not fill before anything of its size is allocated."""
+    with torch.device("meta"):
+        expected = Crnn(config.network).state_dict(prefix="network.")
+    for name, tensor in expected.items():
+        found = tuple(tensors[name].shape)
+        if found != tuple(tensor.shape):
+            raise ValueError(f"{name} is {found}, expected {tuple(tensor.shape)}")
 
 
 def _quantized(model: Spotter, tensors: dict[str, Tensor], *, bits: int) -> Spotter:
@@ -106,3 +149,8 @@ def _quantized(model: Spotter, tensors: dict[str, Tensor], *, bits: int) -> Spot
     for name, weight in weights.items():
         set_quantized_weight(quantized, name, weight)
     return quantized
+
+
+def _reason(error: Exception) -> str:
+    """An error's message in one line."""
+    return " ".join(str(error).split())[:300]

@@ -18,13 +18,14 @@ class Progress:
 
     def __init__(self, run: Run, *, total: int, done: int, clips_per_step: int) -> None:
         self.run = run
+        self.name = run.name
         self.total = total
         self.clips_per_step = clips_per_step
         self._losses: list[float] = []
         self._begun = self._logged = self._printed = time.monotonic()
         self._done_at_start = self._done_at_log = done
         self._note = ""
-        self._bar = _terminal_bar(run.folder.name, total, done) if sys.stderr.isatty() else None
+        self._bar = _terminal_bar(run.name, total, done) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -63,8 +64,7 @@ class Progress:
             self._bar.update(self._bar.task_ids[0], status=line)
         elif now - self._printed >= PLAIN_LINE_EVERY_S or step == self.total:
             left_s = (now - self._begun) / max(1, step - self._done_at_start) * (self.total - step)
-            name = self.run.folder.name
-            print(f"{name}: step {step}/{self.total}  {line}  {left_s:.0f} s left", file=sys.stderr)  # noqa: T201
+            print(f"{self.name}: step {step}/{self.total}  {line}  {left_s:.0f} s left", file=sys.stderr)  # noqa: T201
             self._printed = now
 
 

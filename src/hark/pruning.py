@@ -112,6 +112,7 @@ def keep(network: Crnn, units: Units) -> Crnn:
             attention_window=network.config.window,
         )
     )
+    small.to(network.conv.weight).train(network.training)
     weights = network.state_dict()
     bins = network.conv.out_bins
     read = (units.conv[:, None] * bins + torch.arange(bins)).flatten()

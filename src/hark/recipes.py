@@ -36,6 +36,8 @@ from hark.models.crnn import PUBLISHED, CrnnConfig
 from hark.pruning import PruningConfig
 from hark.training import TrainingConfig
 
+COOKBOOK = Path(__file__).parent / "cookbook"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -46,7 +48,7 @@ class Stage:
     group: Literal["ours", "reference"] = "ours"
 
     def inputs(self) -> tuple[str, ...]:
-        """The stages whose models this one takes."""
+        """The stages whose models this one takes; an absolute path is a run from outside the recipe."""
         return ()
 
 
@@ -138,18 +140,24 @@ class Recipe:
     SHARED: ClassVar = ("training", "distillation")
 
 
-def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a TOML file, changed by `overrides` such as `stages.base.training.epochs=20`.
+def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a TOML file, or that of this name in the cookbook, changed by `overrides` such as `stages.base.training.epochs=20`.
 
     Raises:
         ConfigError: it cannot be read, or is not valid; the message names every fault.
     """
+    path = Path(name)
+    if path.suffix != ".toml" and (COOKBOOK / f"{name}.toml").exists():
+        path = COOKBOOK / f"{name}.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read as a recipe ({error}); expected TOML") from error
-    for override in overrides:
-        _override(values, override)
+        shelf = ", ".join(sorted(file.stem for file in COOKBOOK.glob("*.toml")))
+        raise ConfigError(
+            f"{path}: cannot be read as a recipe ({error}); expected a TOML file or one of {shelf}"
+        ) from error
+    for change in overrides:
+        override(values, change)
     return parse_recipe(values, name=path.stem)
 
 
@@ -202,7 +210,7 @@ def _unmet(name: str, stage: AnyStage, earlier: Mapping[str, AnyStage]) -> list[
     return [
         f"stages.{name}: takes {wanted!r}, expected an earlier stage ({', '.join(usable) or 'there is none'})"
         for wanted in stage.inputs()
-        if wanted not in usable
+        if wanted not in usable and not Path(wanted).is_absolute()
     ]
 
 
@@ -236,10 +244,11 @@ def _explain(where: str, fault: Mapping[str, Any]) -> str:
     return f"{place} is {str(fault['input'])[:60]!r}: {fault['msg']}"
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
+def override(values: dict[str, Any], change: str) -> None:
+    """Set one key of a recipe's plain values, such as `training.epochs=20`, in place."""
+    key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {override}: expected key=value, such as training.epochs=20")
+        raise ConfigError(f"--set {change}: expected key=value, such as training.epochs=20")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -249,5 +258,5 @@ def _override(values: dict[str, Any], override: str) -> None:
     for part in path:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {override}: {part} is a value, not a table")
+            raise ConfigError(f"--set {change}: {part} is a value, not a table")
     table[leaf] = value

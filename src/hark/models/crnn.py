@@ -17,6 +17,8 @@ from hark.layers import Attention, Conv2d, Gru, Linear
 from hark.streaming import State, StreamingModule, substate
 
 FRAMES_PER_CLIP = 100
+LARGEST_SIZE = 4096
+MOST_LAYERS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +36,13 @@ class CrnnConfig:
     classes: int = 2
 
     def __post_init__(self) -> None:
-        sizes = (self.n_mels, self.channels, *self.kernel, *self.stride, *self.hidden, self.classes)
-        if min(sizes) < 1 or not self.hidden:
-            raise ConfigError(f"{self}: expected every size to be at least 1 and at least one GRU layer")
+        sizes = (self.n_mels, self.channels, *self.kernel, *self.stride, *self.hidden, self.window, self.classes)
+        # Bounded above too, since a configuration may come from any file.
+        if min(sizes) < 1 or max(sizes) > LARGEST_SIZE or not 1 <= len(self.hidden) <= MOST_LAYERS:
+            raise ConfigError(
+                f"{self}: expected every size, and the attention window that follows, to be 1 to {LARGEST_SIZE:,} "
+                f"and 1 to {MOST_LAYERS} GRU layers"
+            )
         if self.kernel[0] > self.n_mels:
             raise ConfigError(f"kernel {self.kernel}: expected at most {self.n_mels} bins (n_mels) high")
         if not 0 <= self.dropout < 1:
@@ -127,7 +133,7 @@ def from_reference(weights: Mapping[str, Tensor]) -> Crnn:
         )
         network = Crnn(config)
         network.load_state_dict({our_name(name): tensor for name, tensor in weights.items()})
-    except (KeyError, ValueError, IndexError, RuntimeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
         reason = " ".join(str(error).split())
         raise ModelFileError(
             f"not the reference's CRNN ({reason}); expected conv.0.*, gru.*_l0, attention.energy.*, classifier.*"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from hark.errors import ModelError
 from hark.models.crnn import Crnn, our_name
@@ -33,10 +34,12 @@ class ReferenceCrnn(nn.Module):
         """The same shape and weights as `network`, whose GRU layers must be equally wide.
 
         Raises:
-            ModelError: the layers differ in width, which `nn.GRU` does not know.
+            ModelError: the layers differ in width, which `nn.GRU` does not know, or weights are quantised.
         """
         super().__init__()
         config = network.config
+        if any(is_parametrized(module) for module in network.modules()):
+            raise ModelError("the reference's network holds no quantised weights; give it the float model")
         if len(set(config.hidden)) > 1:
             raise ModelError(f"GRU layers of {config.hidden} units: nn.GRU expects equal widths")
         self.conv = nn.Sequential(nn.Conv2d(1, config.channels, config.kernel, config.stride))

@@ -67,6 +67,7 @@ def keyword_score(logits: Tensor) -> Tensor:
 def with_network(model: Spotter, network: Crnn) -> Spotter:
     """The same front end, normalisation and keyword around another network."""
     built = Spotter(replace(model.config, network=network.config))
+    built.to(model.normalize.scale).train(model.training)
     built.normalize.load_state_dict(model.normalize.state_dict())
     built.network = network
     return built

@@ -1,0 +1,91 @@
+"""The command line: one group whose commands are loaded only when they are called.
+
+Results go to stdout, progress to stderr. Exit 0 is done, 2 a wrong call, and what `hark.errors` says else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from hark import __version__
+from hark.errors import HarkError
+
+# Command → (where it lives, one line for the list). The list must not load torch.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("hark.cli.road:demo", "The whole road on synthesised speech, in a few minutes."),
+    "reproduce": (
+        "hark.cli.road:reproduce",
+        "The reference report on your data: all stages, all folds, one page.",
+    ),
+    "data": ("hark.cli.data:data", "Fetch, check, list, split and convert recordings."),
+    "synthesize": ("hark.cli.synthesize:synthesize", "Clips of any word or phrase by many synthetic voices."),
+    "train": ("hark.cli.learning:train", "Train a network, or run a whole recipe."),
+    "distill": ("hark.cli.learning:distill", "Train a small network on what large ones hear."),
+    "prune": ("hark.cli.learning:prune", "Remove units, then fine-tune."),
+    "quantize": ("hark.cli.models:quantize", "Put a model's weights on a grid of few bits."),
+    "import": ("hark.cli.models:import_", "Bring in a checkpoint of the reference's network."),
+    "cost": ("hark.cli.models:cost", "Operations, bytes, state and latency, layer by layer."),
+    "evaluate": ("hark.cli.judging:evaluate", "Judge a model on clips and on a stream."),
+    "check-stream": ("hark.cli.judging:check_stream", "Prove that streaming gives the offline output."),
+    "detect": ("hark.cli.judging:detect", "Find the keyword in recordings of any length."),
+    "report": ("hark.cli.report:report", "One page of tables and figures from runs."),
+    "runs": ("hark.cli.runs:runs", "List runs and their state."),
+    "track": ("hark.cli.track:track", "Mirror runs to W&B or TensorBoard."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of the road."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Load one command."""
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List all commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hark")
+def cli() -> None:
+    """Train keyword spotters, shrink them, and prove that what was shrunk still hears the same."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit; an error of ours is one line on stderr."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except HarkError as error:
+        print(f"hark: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        print(f'hark: {error.name} is not installed; pip install "hark-kws[train]"', file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        print("hark: interrupted; the same command goes on where this one stopped", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has stopped: point stdout elsewhere, so that closing it cannot fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
