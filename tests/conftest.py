@@ -1,12 +1,33 @@
-"""What all tests share: where the real recordings are."""
+"""What all tests share: where the real recordings are, and a task so small that an epoch takes an instant."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from contract import seeded
+from hypothesis import settings
+
+from hark import audio
+from hark.augmentation import generator
+from hark.corpus import BACKGROUND_FOLDER, Clip
+from hark.dataset import Source, Task, load_task
+from hark.models.crnn import CrnnConfig
+from hark.models.spotter import Spotter, SpotterConfig
+from hark.runs import Run
+from hark.splits import fold_of, fold_parts, speech_part
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+FOLDS = 2
+
+# Other tests run beside these; and bits are promised at equal thread counts only.
+torch.set_num_threads(1)
+settings.register_profile("hark", deadline=None, derandomize=True)
+settings.load_profile("hark")
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +36,86 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real recordings at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """100 clips by 20 speakers in two folds: the keyword `beep` is a tone that rises, the others are not."""
+    top = tmp_path_factory.mktemp("tiny")
+    rng = generator(0, 0, 0)
+    takes = {"beep": 2, "hiss": 2, "hum": 1}
+    for speaker in _speakers():
+        for word, number in takes.items():
+            for take in range(number):
+                _write(top / "corpus" / word / f"{speaker}_nohash_{take}.wav", _sound(word, rng))
+    for name in ("fan", "street"):
+        _write(top / "corpus" / BACKGROUND_FOLDER / f"{name}.wav", _hiss(rng, seconds=5.0))
+    for name in _sentences():
+        _write(top / "speech" / f"{name}.wav", _sound("hum", rng))
+    return Source(root=top / "corpus", keyword="beep", cache=top / "cache", folds=FOLDS, speech=top / "speech")
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tiny_source: Source) -> Task:
+    """The first fold of the tiny corpus."""
+    return load_task(tiny_source, fold=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> CrnnConfig:
+    """Two narrow GRU layers with dropout between them, six steps a clip."""
+    return CrnnConfig(channels=2, kernel=(5, 20), stride=(4, 16), hidden=(6, 6), dropout=0.2)
+
+
+@pytest.fixture(scope="session")
+def tiny_spotter(tiny_network: CrnnConfig) -> Callable[[], Spotter]:
+    """Gives a spotter that has learned nothing, with the same weights each time."""
+    return lambda: seeded(lambda: Spotter(SpotterConfig(keyword="beep", network=tiny_network)))
+
+
+@pytest.fixture
+def new_run(tmp_path: Path) -> Callable[[str], Run]:
+    """Gives the run of a name, a new one or the one that an earlier call has made."""
+    about = {"kind": "train", "group": "ours", "fold": 0, "seed": 0, "parents": []}
+    return lambda name: Run.open_or_create(tmp_path / name, about=about)
+
+
+def _speakers() -> list[str]:
+    """Names whose hashes put ten into each fold, of which two validate where the other fold tests."""
+    groups: defaultdict[tuple[int, bool], list[str]] = defaultdict(list)
+    for speaker in (f"{number:08x}" for number in range(200)):
+        fold = fold_of(speaker, FOLDS)
+        clip = Clip(Path(speaker), "beep", speaker)
+        validates = bool(fold_parts([clip], fold=1 - fold, folds=FOLDS).validation)
+        groups[fold, validates].append(speaker)
+    return [name for (_, validates), names in groups.items() for name in names[: 2 if validates else 8]]
+
+
+def _sentences() -> list[str]:
+    """Names of two recordings for each half of the speech."""
+    names = [f"sentence-{number}" for number in range(30)]
+    halves = ("training", "judging")
+    return [name for half in halves for name in [n for n in names if speech_part(n) == half][:2]]
+
+
+def _sound(word: str, rng: np.random.Generator) -> audio.Waveform:
+    """One second of a word in a little noise, at a place and a pitch of its own."""
+    t = np.arange(audio.SAMPLE_RATE, dtype=np.float32) / audio.SAMPLE_RATE
+    envelope = np.exp(-(((t - rng.uniform(0.4, 0.6)) / 0.15) ** 2))
+    pitch = rng.uniform(0.9, 1.1)
+    tone = {
+        "beep": np.sin(2 * np.pi * pitch * (600 * t + 700 * t**2)),
+        "hiss": rng.standard_normal(len(t)),
+        "hum": np.sin(2 * np.pi * pitch * 200 * t),
+    }[word]
+    return np.asarray(0.3 * envelope * tone, np.float32) + _hiss(rng, seconds=1.0)
+
+
+def _hiss(rng: np.random.Generator, *, seconds: float) -> audio.Waveform:
+    samples = round(seconds * audio.SAMPLE_RATE)
+    return np.float32(0.003) * rng.standard_normal(samples, dtype=np.float32)
+
+
+def _write(path: Path, waveform: audio.Waveform) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    audio.write(path, waveform)

@@ -249,18 +249,18 @@ class WaveAugmentation:
     Each is applied with its probability, by itself; the defaults cost about 0.2 ms for a second of sound.
     """
 
-    speed_probability: float = 0.2
+    speed_probability: float = 0.3
     speed_factor: Range = (0.9, 1.1)
-    shift_probability: float = 0.5
-    shift_samples: int = 1600
+    shift_probability: float = 0.7
+    shift_samples: int = 4000
     reverb_probability: float = 0.05
     rt60_s: Range = (0.1, 0.4)
     noise_probability: float = 0.5
-    snr_db: Range = (0.0, 30.0)
+    snr_db: Range = (-5.0, 25.0)
     clip_probability: float = 0.05
     drive_db: Range = (0.0, 12.0)
     gain_probability: float = 0.5
-    gain_db: Range = (-12.0, 6.0)
+    gain_db: Range = (-30.0, 6.0)
     gaussian_probability: float = 0.1
     gaussian_std: float = 0.01
     sample_rate: int = SAMPLE_RATE

@@ -6,11 +6,12 @@ no decoding in the loop, so no data workers.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,11 @@ from torch import Tensor
 
 from hark import audio
 from hark.augmentation import cut_or_pad
-from hark.corpus import Clip, background_files, digest
+from hark.corpus import AUDIO_SUFFIXES, Clip, background_files, digest
 from hark.corpus import load as load_corpus
-from hark.errors import CorpusError
+from hark.errors import CorpusError, UsageError
 from hark.files import write_atomically
-from hark.inspection import Inspection, inspect_clips
+from hark.inspection import MAX_BAD_SHARE, inspect_clips
 from hark.layers import Affine
 from hark.models.spotter import keyword_score
 from hark.splits import background_parts, fold_parts, speech_part
@@ -56,6 +57,8 @@ class Task:
     keyword: str
     fold: int
     digest: str
+    quarantined: tuple[str, ...]
+    """Clips that cannot be used, and why."""
     training: Dataset
     validation: Dataset
     testing: Dataset
@@ -67,49 +70,83 @@ class Task:
     judging_speech: tuple[Path, ...]
 
 
-def load_task(root: Path, *, keyword: str, fold: int, folds: int, cache: Path, speech: Path | None = None) -> Task:
-    """The fold `fold` of the corpus below `root`, cut by speaker.
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a task comes from."""
 
-    Args:
-        root: a folder per word, and perhaps `_background_noise_`; or a manifest.
-        keyword: the word to spot.
-        fold: the fold that tests; a tenth of the others' speakers validates, the rest trains.
-        folds: how many folds there are.
-        cache: a folder for decoded sound.
-        speech: a folder of sentences without the keyword; half trains, half judges.
+    root: Path
+    """A folder per word, and perhaps `_background_noise_`; or a manifest."""
+    keyword: str
+    cache: Path
+    """A folder for decoded sound."""
+    folds: int = 5
+    """Cut by speaker: one fold tests, a tenth of the others' speakers validates, the rest trains."""
+    speech: Path | None = None
+    """Sentences without the keyword: half trains, half judges."""
+    max_bad_share: float = MAX_BAD_SHARE
+    """Go on without damaged clips up to this share of them."""
+
+
+def load_task(source: Source, *, fold: int) -> Task:
+    """The fold `fold` of a corpus.
 
     Raises:
-        CorpusError: the keyword is not among the words.
-        TooManyBadClips: more than 1 % of the clips cannot be used.
+        UsageError: there is no such fold.
+        CorpusError: the keyword is not among the words, a part lacks it or everything else, or there is no speech.
+        TooManyBadClips: more clips than allowed cannot be used.
     """
-    clips = _usable(load_corpus(root))
+    if not 0 <= fold < source.folds:
+        raise UsageError(f"fold {fold}: expected 0 to {source.folds - 1}")
+    inspection = inspect_clips(load_corpus(source.root))
+    inspection.require(source.max_bad_share)
+    clips = inspection.good
     words = sorted({clip.label for clip in clips})
-    if keyword not in words:
-        raise CorpusError(f"{root}: no word {keyword!r}; expected one of: {', '.join(words)}")
-    parts = fold_parts(clips, fold=fold, folds=folds)
+    if source.keyword not in words:
+        raise CorpusError(f"{source.root}: no word {source.keyword!r}; expected one of: {', '.join(words)}")
     whole = digest(clips)
-    pcm = _decoded(clips, cache / f"{whole[:16]}.npy")
-    row = {clip.path: index for index, clip in enumerate(clips)}
+    pcm = _decoded(clips, source.cache / f"{whole[:16]}.npy")
+    row = {clip: index for index, clip in enumerate(clips)}
 
-    def dataset(part: Sequence[Clip]) -> Dataset:
-        rows = [row[clip.path] for clip in part]
-        return Dataset(tuple(part), pcm[rows], np.array([clip.label == keyword for clip in part]))
+    def dataset(name: str, part: Sequence[Clip]) -> Dataset:
+        targets = np.array([clip.label == source.keyword for clip in part], dtype=bool)
+        if targets.all() or not targets.any():
+            raise CorpusError(
+                f"{source.root}: the {name} part of fold {fold} has {targets.sum()} clips of {source.keyword!r} "
+                f"among {len(part)}, expected some of both; record more speakers or change --folds"
+            )
+        return Dataset(tuple(part), pcm[[row[clip] for clip in part]], targets)
 
-    noises = [_halves(path) for path in background_files(root)]
-    sentences = sorted(speech.rglob("*.flac")) + sorted(speech.rglob("*.wav")) if speech else []
-    training_speech = [_read(path) for path in sentences if speech_part(path.name) == "training"]
+    parts = fold_parts(clips, fold=fold, folds=source.folds)
     return Task(
-        keyword=keyword,
+        keyword=source.keyword,
         fold=fold,
         digest=whole,
-        training=dataset(parts.training),
-        validation=dataset(parts.validation),
-        testing=dataset(parts.testing),
-        noises=tuple(first for first, _ in noises),
-        other_sounds=(*(first for first, _ in noises), *training_speech),
-        judging_noises=tuple(second for _, second in noises),
-        judging_speech=tuple(path for path in sentences if speech_part(path.name) == "judging"),
+        quarantined=tuple(f"{clip.path}: {verdict.reason}" for clip, verdict in inspection.bad),
+        training=dataset("training", parts.training),
+        validation=dataset("validation", parts.validation),
+        testing=dataset("testing", parts.testing),
+        **_surroundings(source),
     )
+
+
+def _surroundings(source: Source) -> dict[str, Any]:
+    """Noises and speech, each cut into a part that trains and one that judges."""
+    noises = [_halves(path) for path in background_files(source.root)]
+    sentences = _recordings(source.speech) if source.speech else []
+    heard = [_read(path) for path in sentences if speech_part(path.name) == "training"]
+    return {
+        "noises": tuple(training for training, _ in noises),
+        "other_sounds": (*(training for training, _ in noises), *heard),
+        "judging_noises": tuple(judging for _, judging in noises),
+        "judging_speech": tuple(path for path in sentences if speech_part(path.name) == "judging"),
+    }
+
+
+def _recordings(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    if not found:
+        raise CorpusError(f"{folder}: no recordings in it; expected a folder of sentences without the keyword")
+    return found
 
 
 class ClipJudge(Protocol):
@@ -136,29 +173,25 @@ def clip_scores(model: ClipJudge, data: Dataset, *, batch_size: int = 256) -> np
     return np.asarray(torch.cat(scores).cpu().numpy(), dtype=np.float64)
 
 
-def _usable(clips: Sequence[Clip]) -> list[Clip]:
-    inspection: Inspection = inspect_clips(clips)
-    inspection.require(max_bad_share=0.01)
-    return list(inspection.good)
-
-
 def _decoded(clips: Sequence[Clip], path: Path, *, seconds: float = 1.0) -> Pcm:
     """All clips, cut or padded to equal length; from `path` where it is already decoded."""
-    samples = math.ceil(seconds * 16_000)
+    samples = math.ceil(seconds * audio.SAMPLE_RATE)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [audio.to_pcm16(cut_or_pad(audio.read(clip.path), samples)) for clip in clips]
+        rows = [audio.to_pcm16(cut_or_pad(_waveform(clip), samples)) for clip in clips]
         write_atomically(path, _npy(np.stack(rows)))
     pcm: Pcm = np.load(path, mmap_mode="r", allow_pickle=False)
     return pcm
 
 
 def _npy(array: Pcm) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+def _waveform(clip: Clip) -> audio.Waveform:
+    return audio.read(clip.path, start_s=clip.start_s, duration_s=clip.duration_s)
 
 
 def _read(path: Path) -> Pcm:

@@ -17,6 +17,7 @@ import torch
 
 from hark import audio
 from hark.augmentation import generator
+from hark.corpus import Clip
 from hark.dataset import Dataset, Task
 from hark.detection import Detection, Detector, OperatingPoint, Word, match
 from hark.errors import VerificationError
@@ -102,6 +103,44 @@ def detections_in(model: Spotter, path: Path, point: OperatingPoint) -> Iterator
         yield from found
 
 
+def judge_recordings(model: Spotter, truth: Iterable[Clip], point: OperatingPoint) -> dict[str, Any]:
+    """Detections in recordings of any length against where the keyword truly is; state carried within each.
+
+    Args:
+        model: what to judge.
+        truth: a line for each word, `start_s` and `duration_s` in its recording; lines of another label only
+            name recordings without the keyword.
+        point: when a posterior is a detection.
+
+    Returns:
+        words, misses, alarms, hours, alarms per hour with their interval and in words.
+    """
+    words: dict[Path, list[Word]] = {}
+    for clip in truth:
+        spoken = words.setdefault(clip.path, [])
+        if clip.label == model.config.keyword:
+            duration_s = audio.info(clip.path).duration_s if clip.duration_s is None else clip.duration_s
+            spoken.append(Word(clip.start_s, clip.start_s + duration_s))
+    outcomes = [match(detections_in(model, path, point), spoken) for path, spoken in words.items()]
+    hours = sum(audio.info(path).duration_s for path in words) / 3600
+    alarms = sum(outcome.alarms for outcome in outcomes)
+    return {
+        "words": sum(map(len, words.values())),
+        "misses": sum(outcome.misses for outcome in outcomes),
+        "hours": hours,
+        **_alarms(alarms, hours),
+    }
+
+
+def _alarms(alarms: int, hours: float) -> dict[str, Any]:
+    return {
+        "alarms": alarms,
+        "alarms_per_hour": alarms / hours,
+        "interval": list(alarm_rate_interval(alarms, hours)),
+        "statement": alarm_statement(alarms, hours),
+    }
+
+
 @dataclass(frozen=True)
 class Piece:
     """A piece of a stream: its sound, and whether it is the keyword."""
@@ -176,10 +215,7 @@ def judge_stream(model: Spotter, task: Task, *, validation: Scores, testing: Sco
         "words": len(words),
         "misses_reset": int((testing[task.testing.targets] < threshold).sum()),
         "misses_carried": outcome.misses,
-        "alarms": outcome.alarms,
-        "alarms_per_hour": outcome.alarms / hours,
-        "interval": list(alarm_rate_interval(outcome.alarms, hours)),
-        "statement": alarm_statement(outcome.alarms, hours),
+        **_alarms(outcome.alarms, hours),
     }
 
 

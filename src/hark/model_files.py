@@ -97,7 +97,7 @@ def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        sha.update(tensor.flatten().view(torch.uint8).numpy())
+        sha.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()[:16]  # 64 bits: against accidents, not against forgers
 
 
@@ -130,7 +130,7 @@ def _check_shapes(config: SpotterConfig, tensors: Mapping[str, Tensor]) -> None:
     with torch.device("meta"):
         expected = Crnn(config.network).state_dict(prefix="network.")
     for name, tensor in expected.items():
-        found = tuple(tensors[name].shape)
+        found = tuple(tensors[name].shape) if name in tensors else "missing"
         if found != tuple(tensor.shape):
             raise ValueError(f"{name} is {found}, expected {tuple(tensor.shape)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -16,9 +17,10 @@ PLAIN_LINE_EVERY_S = 15.0
 class Progress:
     """Counts steps of one training; use it as a context manager."""
 
-    def __init__(self, run: Run, *, total: int, done: int, clips_per_step: int) -> None:
+    def __init__(self, run: Run, *, total: int, done: int, clips_per_step: int, device: str) -> None:
         self.run = run
         self.name = run.name
+        self.device = device
         self.total = total
         self.clips_per_step = clips_per_step
         self._losses: list[float] = []
@@ -28,6 +30,7 @@ class Progress:
         self._bar = _terminal_bar(run.name, total, done) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
+        _say(f"{self.name}: training on {self.device}")
         if self._bar:
             self._bar.start()
         return self
@@ -64,8 +67,14 @@ class Progress:
             self._bar.update(self._bar.task_ids[0], status=line)
         elif now - self._printed >= PLAIN_LINE_EVERY_S or step == self.total:
             left_s = (now - self._begun) / max(1, step - self._done_at_start) * (self.total - step)
-            print(f"{self.name}: step {step}/{self.total}  {line}  {left_s:.0f} s left", file=sys.stderr)  # noqa: T201
+            _say(f"{self.name}: step {step}/{self.total}  {line}  {left_s:.0f} s left")
             self._printed = now
+
+
+def _say(line: str) -> None:
+    """A line on stderr; a training outlives whoever was reading it."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)  # noqa: T201
 
 
 def _terminal_bar(name: str, total: int, done: int):  # type: ignore[no-untyped-def]  # rich is optional here

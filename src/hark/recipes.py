@@ -141,7 +141,11 @@ class Recipe:
 
 
 def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a TOML file, or that of this name in the cookbook, changed by `overrides` such as `stages.base.training.epochs=20`.
+    """The recipe in a TOML file, or that of this name in the cookbook.
+
+    Args:
+        name: a path, or a name such as `reproduce`.
+        overrides: changes such as `stages.base.training.epochs=20`.
 
     Raises:
         ConfigError: it cannot be read, or is not valid; the message names every fault.

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hark.dataset import load_task
-from hark.errors import UsageError
+from hark.dataset import Source, load_task
 from hark.recipes import Recipe
 from hark.stages import Bench, run_recipe
 
@@ -22,13 +21,10 @@ class Study:
     """A recipe, the data it runs on, and where its runs go."""
 
     recipe: Recipe
-    data: Path
-    keyword: str
+    source: Source
     out: Path
-    speech: Path | None = None
-    """Sentences without the keyword."""
-    folds: int = 5
     device: str = "auto"
+    trackers: tuple[str, ...] = ()
 
     def fold_folder(self, fold: int) -> Path:
         """Where the runs of one fold lie."""
@@ -36,24 +32,12 @@ class Study:
 
 
 def run_fold(study: Study, fold: int, *, threads: int | None = None) -> None:
-    """Run the recipe on one fold; finished stages are kept.
-
-    Raises:
-        UsageError: there is no such fold.
-    """
-    if not 0 <= fold < study.folds:
-        raise UsageError(f"--fold {fold}: expected 0 to {study.folds - 1}")
+    """Run the recipe on one fold; finished stages are kept."""
     if threads:
         torch.set_num_threads(threads)
-    task = load_task(
-        study.data,
-        keyword=study.keyword,
-        fold=fold,
-        folds=study.folds,
-        cache=study.out / "cache",
-        speech=study.speech,
-    )
-    run_recipe(study.recipe, Bench(task, study.folds, study.fold_folder(fold), study.device))
+    task = load_task(study.source, fold=fold)
+    bench = Bench(task, study.source.folds, study.fold_folder(fold), study.device, study.trackers)
+    run_recipe(study.recipe, bench)
 
 
 def reproduce(study: Study, *, folds: Sequence[int], jobs: int) -> None:

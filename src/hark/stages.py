@@ -7,8 +7,10 @@ checkpoint.
 from __future__ import annotations
 
 import dataclasses
+import io
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -39,6 +41,7 @@ from hark.recipes import (
     network_config,
 )
 from hark.runs import Run
+from hark.tracking import mirror
 from hark.training import cross_entropy, train
 
 MODEL_FILE = "model.safetensors"
@@ -57,6 +60,8 @@ class Bench:
     folds: int
     folder: Path
     device: str
+    trackers: tuple[str, ...] = ()
+    """Mirrors of the runs' events, each a process of its own."""
 
     def run(self, stage: str) -> Run:
         """The run of an earlier stage."""
@@ -93,11 +98,14 @@ def _run_stage(recipe: Recipe, name: str, order: int, bench: Bench) -> Run:
         "seed": training.seed if training else None,
         "parents": [bench.run(parent).name for parent in stage.inputs()],
         "order": order,
+        "data": bench.task.digest,
     }
     run = Run.open_or_create(bench.folder / name, about=about, config=dataclasses.asdict(stage))
     if run.is_finished:
         return run
-    with run.locked():
+    with run.locked(), ExitStack() as mirrors:
+        for tracker in bench.trackers:
+            mirrors.enter_context(mirror(run, to=tracker))
         run.log("started", step=None)
         run.write_json("environment.json", environment(data_digest=bench.task.digest))
         run.write_json("task.json", describe(bench.task, folds=bench.folds))
@@ -169,8 +177,6 @@ def publish(run: Run, model: Model, stage: AnyStage, bench: Bench) -> None:
 
 
 def _write_scores(run: Run, scores: np.ndarray[Any, np.dtype[np.float64]], task: Task) -> None:
-    import io
-
     buffer = io.BytesIO()
     data = task.testing
     np.savez_compressed(
@@ -211,5 +217,6 @@ def describe(task: Task, *, folds: int) -> dict[str, Any]:
         "fold": task.fold,
         "folds": folds,
         "digest": task.digest,
+        "quarantined": list(task.quarantined),
         **{name: len(part) for name, part in parts.items()},
     }

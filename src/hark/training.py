@@ -44,6 +44,7 @@ class TrainingConfig:
     clip_norm: float = 5.0
     averaging: float = 0.998
     """Decay per step of the exponential moving average of the weights, which is the result; 0 is off."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     normalization: Literal["keep", "training"] = "training"
     """Leave the log-mel affine as it is, or estimate it from the training part."""
     variation: Variation = field(default_factory=Variation)
@@ -123,7 +124,7 @@ def train(
         NoValidCheckpoint: the run has checkpoints, but none is intact.
         DeviceError: the device asked for is not there.
     """
-    fabric = Fabric(accelerator=choose_device(device), devices=1)
+    fabric = Fabric(accelerator=choose_device(device), devices=1, precision=config.precision)
     if config.normalization == "training":
         normalize(model, task.training, seed=config.seed)
     trainee = Trainee(model, make_optimizer(model, config), averaging=config.averaging)
@@ -135,7 +136,10 @@ def train(
     total = config.epochs * data.per_epoch
     validate_every = max(1, total // config.validations)
     saved_at = time.monotonic()
-    with Progress(run, total=total, done=trainee.step, clips_per_step=config.batch_size) as progress:
+    shown = Progress(
+        run, total=total, done=trainee.step, clips_per_step=config.batch_size, device=str(fabric.device)
+    )
+    with shown as progress:
         for batch in data.stream(trainee.step, total):
             set_pace(optimizer, learning_rate(config, trainee.step, total), config.seed, trainee.step)
             lesson.train()

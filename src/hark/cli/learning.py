@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hark.cli.options import DEVICE, PATH, SET, corpus_options
+from hark.cli.options import DEVICE, FOLD, PATH, SET, TRACK, corpus_options, source
 from hark.errors import UsageError
 
 NETWORK = click.option("--network", required=True, help="base, stage-1 or stage-2.")
@@ -20,9 +20,11 @@ TEACHERS = click.option("--teacher", "teachers", type=PATH, multiple=True, help=
 @click.command()
 @click.argument("recipe", required=False)
 @corpus_options
+@FOLD
 @click.option("--network", help="Without a recipe: base, stage-1 or stage-2.")
 @click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Where the run or runs go.")
 @DEVICE
+@TRACK
 @SET
 def train(recipe: str | None, network: str | None, out: Path, overrides: tuple[str, ...], **task: Any) -> None:
     """Train one network, or run every stage of RECIPE (a TOML file, or a name such as reproduce).
@@ -43,18 +45,22 @@ def train(recipe: str | None, network: str | None, out: Path, overrides: tuple[s
         _single({"kind": "train", "network": network}, out, overrides, **task)
         return
     assert recipe is not None
+    work = {key: task.pop(key) for key in ("device", "trackers")}
     fold = task.pop("fold")
-    study = Study(recipe=load_recipe(recipe, overrides=overrides), out=out, **task)
+    loaded = load_recipe(recipe, overrides=overrides)
+    study = Study(recipe=loaded, source=source(task, cache=out), out=out, **work)
     run_fold(study, fold)
-    click.echo(f"{study.fold_folder(fold)}: {len(study.recipe.stages)} stages done")
+    click.echo(f"{study.fold_folder(fold)}: {len(loaded.stages)} stages done")
 
 
 @click.command()
 @corpus_options
+@FOLD
 @NETWORK
 @TEACHERS
 @OUT
 @DEVICE
+@TRACK
 @SET
 def distill(network: str, teachers: tuple[Path, ...], out: Path, overrides: tuple[str, ...], **task: Any) -> None:
     """Train a student on what its teachers make of the same sound; several teachers are averaged.
@@ -70,9 +76,11 @@ def distill(network: str, teachers: tuple[Path, ...], out: Path, overrides: tupl
 @click.command()
 @click.argument("model", type=PATH)
 @corpus_options
+@FOLD
 @TEACHERS
 @OUT
 @DEVICE
+@TRACK
 @SET
 def prune(model: Path, teachers: tuple[Path, ...], out: Path, overrides: tuple[str, ...], **task: Any) -> None:
     """Remove the least important units of MODEL, a run, then fine-tune on the labels or on its teachers.
@@ -92,15 +100,15 @@ def _single(table: dict[str, Any], out: Path, overrides: tuple[str, ...], **task
     from hark.recipes import override, parse_recipe
     from hark.stages import Bench, run_recipe
 
-    device = task.pop("device")
+    device, trackers, fold = (task.pop(key) for key in ("device", "trackers", "fold"))
     values: dict[str, Any] = {"setting": out.name, **table}
     for change in overrides:
         override(values, change)
     recipe = parse_recipe({"stages": {out.name: values}}, name=out.name)
-    loaded = load_task(task.pop("data"), cache=out.parent / "cache", **task)
-    (run,) = run_recipe(recipe, Bench(loaded, task["folds"], out.parent, device))
+    loaded = load_task(source(task, cache=out.parent), fold=fold)
+    (run,) = run_recipe(recipe, Bench(loaded, task["folds"], out.parent, device, trackers))
     area = run.read_json("evaluation.json")["one_minus_auc"]
-    click.echo(f"{run.folder}: 1-AUC {area:.5f} on fold {task['fold']}'s test part")
+    click.echo(f"{run.folder}: 1-AUC {area:.5f} on fold {fold}'s test part")
 
 
 def _runs(folders: tuple[Path, ...] | list[Path]) -> list[str]:

@@ -85,13 +85,15 @@ def cost(model: str, as_json: bool) -> None:
             f"{layer.name:<24}{layer.rhythm:>10}{layer.thop:>12,}{layer.macs:>10,}"
             f"{layer.parameters:>12,}{layer.bytes:>9,}"
         )
+    front_end = counted.frontend_per_second
     click.echo(
         f"\nper clip of 1 s      {counted.per_clip('thop'):>12,} MACs (thop 0.0.31 convention), "
         f"{counted.per_clip('macs'):,} multiplications\n"
         f"per second of stream {counted.per_second('thop'):>12,.0f} MACs (thop), "
-        f"{counted.per_second('macs'):,.0f} multiplications, and {counted.frontend_per_second:,.0f} in the front end\n"
+        f"{counted.per_second('macs'):,.0f} multiplications, {front_end:,.0f} more in the front end\n"
         f"parameters           {counted.parameters:>12,}\n"
         f"weights              {counted.weight_bytes:>12,} bytes\n"
         f"state of one stream  {counted.state_bytes:>12,} bytes\n"
-        f"first decision after {counted.first_decision_ms:>12,.0f} ms of sound, then one every {counted.latency_ms:.0f} ms"
+        f"first decision after {counted.first_decision_ms:>12,.0f} ms of sound, "
+        f"then one every {counted.latency_ms:.0f} ms"
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from hark.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from hark.dataset import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -21,18 +24,33 @@ SET = click.option(
 )
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 
+TRACK = click.option(
+    "--track", "trackers", type=click.Choice(["wandb", "tensorboard"]), multiple=True, help="Mirror to a tracker."
+)
+
 
 def corpus_options(command: F) -> F:
-    """What names a task: the corpus, the keyword, the fold."""
+    """What names a corpus and the keyword in it; `source` makes it one value."""
     for option in (
-        click.option("--fold", type=click.IntRange(0), default=0, show_default=True, help="The fold that tests."),
+        click.option("--max-bad-share", type=click.FloatRange(0, 1), default=0.01, show_default=True,
+                     help="Go on without damaged clips up to this share."),
         click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="Cut by speaker."),
         click.option("--speech", type=PATH, help="Sentences without the keyword: half train, half judge."),
         click.option("--keyword", required=True, help="The word to spot."),
-        click.option("--data", type=PATH, required=True, help="A folder per word, or a manifest."),
-    ):
+        click.option("--data", "root", type=PATH, required=True, help="A folder per word, or a manifest."),
+    ):  # fmt: skip
         command = option(command)
     return command
+
+
+FOLD = click.option("--fold", type=click.IntRange(0), default=0, show_default=True, help="The fold that tests.")
+
+
+def source(corpus: dict[str, Any], *, cache: Path) -> Source:
+    """The values of `corpus_options` as one, decoded sound kept below `cache`."""
+    from hark.dataset import Source
+
+    return Source(cache=cache / "cache", **corpus)
 
 
 def model_file(path: Path) -> Path:

@@ -9,23 +9,26 @@ from typing import Any
 
 import click
 
-from hark.cli.options import DEVICE, PATH, SET
+from hark.cli.options import DEVICE, PATH, SET, TRACK, corpus_options, source
 
 
 @click.command()
-@click.option("--data", type=PATH, required=True, help="A folder per word, or a manifest.")
-@click.option("--keyword", required=True, help="The word to spot.")
-@click.option("--speech", type=PATH, help="Sentences without the keyword: half train, half judge.")
-@click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="Cut by speaker.")
+@corpus_options
 @click.option("--only", type=click.IntRange(0), multiple=True, help="Only this fold; may come again.")
 @click.option("--recipe", "recipes", multiple=True, default=("reproduce", "reference"), show_default=True,
               help="A TOML file or a name; may come again.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Folds at a time.")
 @click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Where the runs go.")
 @DEVICE
+@TRACK
 @SET
 def reproduce(
-    recipes: tuple[str, ...], only: tuple[int, ...], jobs: int, out: Path, overrides: tuple[str, ...], **task: Any
+    recipes: tuple[str, ...],
+    only: tuple[int, ...],
+    jobs: int,
+    out: Path,
+    overrides: tuple[str, ...],
+    **corpus: Any,
 ) -> None:
     """Run whole recipes over all folds and write the report: by default ours, then the reference's own.
 
@@ -41,9 +44,13 @@ def reproduce(
     from hark.reproduction import Study
     from hark.reproduction import reproduce as run
 
-    studies = [Study(recipe=load_recipe(name, overrides=overrides), out=out, **task) for name in recipes]
+    work = {key: corpus.pop(key) for key in ("device", "trackers")}
+    data = source(corpus, cache=out)
+    studies = [
+        Study(recipe=load_recipe(name, overrides=overrides), source=data, out=out, **work) for name in recipes
+    ]
     for study in studies:
-        run(study, folds=only or range(study.folds), jobs=jobs)
+        run(study, folds=only or range(data.folds), jobs=jobs)
     page = out / "report.html"
     write_report([out / study.recipe.name for study in studies], page)
     click.echo(f"{page}: open it in a browser")

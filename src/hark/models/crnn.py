@@ -36,12 +36,17 @@ class CrnnConfig:
     classes: int = 2
 
     def __post_init__(self) -> None:
-        sizes = (self.n_mels, self.channels, *self.kernel, *self.stride, *self.hidden, self.window, self.classes)
+        optional = [size for size in (self.attention_units, self.attention_window) if size is not None]
+        sizes = (self.n_mels, self.channels, *self.kernel, *self.stride, *self.hidden, *optional, self.classes)
         # Bounded above too, since a configuration may come from any file.
-        if min(sizes) < 1 or max(sizes) > LARGEST_SIZE or not 1 <= len(self.hidden) <= MOST_LAYERS:
+        if not 1 <= min(sizes) <= max(sizes) <= LARGEST_SIZE or not 1 <= len(self.hidden) <= MOST_LAYERS:
             raise ConfigError(
-                f"{self}: expected every size, and the attention window that follows, to be 1 to {LARGEST_SIZE:,} "
-                f"and 1 to {MOST_LAYERS} GRU layers"
+                f"{self}: expected every size to be 1 to {LARGEST_SIZE:,}, and 1 to {MOST_LAYERS} GRU layers"
+            )
+        if self.window < 1:
+            raise ConfigError(
+                f"kernel {self.kernel}: a clip's {FRAMES_PER_CLIP} frames give no step; "
+                "shorten it or set attention_window"
             )
         if self.kernel[0] > self.n_mels:
             raise ConfigError(f"kernel {self.kernel}: expected at most {self.n_mels} bins (n_mels) high")

@@ -1,0 +1,85 @@
+"""Training throughput: clips per second with fresh wave augmentation every epoch, the whole loop included.
+
+    python benchmarks/bench_training.py [--epochs 6]
+
+Trains on noise of the reference task's size, since speed does not depend on what is said. Prints a table and
+appends a JSON line per network to benchmarks/results/training.jsonl: median and range over the log's windows
+of 50 steps, the first left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hark.batching import Variation
+from hark.corpus import Clip
+from hark.dataset import Dataset, Task
+from hark.environment import environment
+from hark.models.crnn import BASE, STAGE_2, CrnnConfig
+from hark.models.spotter import Spotter, SpotterConfig
+from hark.runs import Run
+from hark.training import TrainingConfig, train
+
+RESULTS = Path(__file__).parent / "results" / "training.jsonl"
+GOALS = {"base": 1000, "stage-2": 1500}
+
+
+def noise_task(*, clips: int = 5000, samples: int = 16_000) -> Task:
+    """A task of noise: `clips` to train on, a fifth of them positive."""
+    rng = np.random.default_rng(0)
+
+    def dataset(count: int) -> Dataset:
+        names = tuple(Clip(Path(f"{index}.wav"), "word", str(index)) for index in range(count))
+        pcm = rng.integers(-3000, 3000, (count, samples), dtype=np.int16)
+        return Dataset(names, pcm, np.arange(count) % 5 == 0)
+
+    noises = tuple(rng.integers(-3000, 3000, 60 * samples, dtype=np.int16) for _ in range(2))
+    return Task("word", 0, "noise", (), dataset(clips), dataset(100), dataset(100), noises, noises, noises, ())
+
+
+def rates(network: CrnnConfig, task: Task, *, epochs: int, lived_in_share: float) -> list[float]:
+    """Clips per second in each window of the log."""
+    config = TrainingConfig(
+        epochs=epochs, validations=1, save_every_s=3600, variation=Variation(lived_in_share=lived_in_share)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.create(Path(folder), "bench", about={"name": "bench"})
+        train(Spotter(SpotterConfig(keyword="word", network=network)), task, config, run=run, device="cpu")
+        return [event["rate"] for event in run.events() if event["kind"] == "train"][1:]
+
+
+def main() -> None:
+    """Measure both networks, with and without lived-in state."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=6)
+    epochs = parser.parse_args().epochs
+    torch.set_num_threads(1)  # the other core makes the batches
+    task = noise_task()
+    about = environment()
+    print(f"{'network':<10}{'lived-in':>9}{'clips/s':>10}{'lowest':>9}{'highest':>9}{'goal':>8}")
+    for name, network in (("base", BASE), ("stage-2", STAGE_2)):
+        for share in (0.0, 0.3):
+            found = rates(network, task, epochs=epochs, lived_in_share=share)
+            median, low, high = statistics.median(found), min(found), max(found)
+            print(f"{name:<10}{share:>9}{median:>10,.0f}{low:>9,.0f}{high:>9,.0f}{GOALS[name]:>8,}")
+            row = {
+                "network": name,
+                "lived_in_share": share,
+                "clips_per_s": median,
+                "low": low,
+                "high": high,
+                "goal": GOALS[name],
+            }
+            with RESULTS.open("a") as file:
+                file.write(json.dumps({**row, "environment": about}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

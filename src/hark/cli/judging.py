@@ -1,0 +1,150 @@
+"""`hark evaluate`, `check-stream`, `detect`: what a model hears."""
+
+# ruff: noqa: D301 (click wants the character itself: after it, lines stay as they are)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hark.cli.options import AS_JSON, FOLD, MODEL, PATH, corpus_options, model_file, print_json, source
+from hark.detection import OperatingPoint
+from hark.errors import UsageError
+
+
+@click.command()
+@MODEL
+@corpus_options
+@FOLD
+@AS_JSON
+def evaluate(model: Path, as_json: bool, fold: int, **corpus: Any) -> None:
+    """Judge MODEL on the test part: clips from a fresh state, and one endless stream with its state carried.
+
+    \b
+    Example:
+      $ hark evaluate runs/student --data speech_commands --keyword happy --speech speech
+    """
+    from hark.dataset import clip_scores, load_task
+    from hark.evaluation import judge_clips, judge_stream
+    from hark.model_files import load
+
+    spotter = load(model_file(model))
+    loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
+    testing = clip_scores(spotter, loaded.testing)
+    clips = judge_clips(testing, loaded.testing)
+    validation = clip_scores(spotter, loaded.validation)
+    stream = judge_stream(spotter, loaded, validation=validation, testing=testing)
+    if as_json:
+        print_json({"reset": clips, "carried": stream})
+        return
+    low, high = clips["interval"]
+    click.echo(
+        f"reset per clip   1-AUC {clips['one_minus_auc']:.5f} (95 % interval by speaker {low:.5f}-{high:.5f}), "
+        f"0.02587*(1-AUC) {clips['at_reference_prior']:.3e}\n"
+        f"                 {clips['positives']} of {clips['clips']} clips are the keyword, "
+        f"accuracy {clips['accuracy']:.4f}\n"
+        f"carried stream   {stream['misses_carried']} of {stream['words']} words missed at threshold "
+        f"{stream['threshold']:.3f} ({stream['misses_reset']} when reset), {stream['statement']}"
+    )
+
+
+@click.command(name="check-stream")
+@MODEL
+@click.option("--step", "steps", type=click.IntRange(1), multiple=True, default=(1, 10, 20), show_default=True,
+              help="Frames in a chunk; may come again.")  # fmt: skip
+@corpus_options
+@FOLD
+@click.option("--plot", type=PATH, help="Write the posterior over time to this SVG file.")
+@AS_JSON
+def check_stream(
+    model: Path, steps: tuple[int, ...], plot: Path | None, as_json: bool, fold: int, **corpus: Any
+) -> None:
+    """Stream nine clips, the keyword in the middle, in chunks of so many frames; compare with offline.
+
+    Exits with 1 where a difference is above 1e-5.
+
+    \b
+    Example:
+      $ hark check-stream runs/student --data speech_commands --keyword happy --step 10 --step 20
+    """
+    from hark.dataset import load_task
+    from hark.evaluation import check_stream as check
+    from hark.evaluation import nine_clips
+    from hark.model_files import load
+
+    loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
+    clips, labels = nine_clips(loaded.testing)
+    result = check(load(model_file(model)), clips, labels=labels, chunk_frames=steps)
+    if plot:
+        from hark.charts import posterior_over_time
+        from hark.files import write_atomically
+
+        write_atomically(plot, posterior_over_time(result, title="Posterior over nine clips").encode())
+    if as_json:
+        print_json(result)
+        return
+    click.echo(
+        f"nine clips: {', '.join(labels)}; the keyword from {result['word'][0]:g} s to {result['word'][1]:g} s"
+    )
+    for row in result["chunks"]:
+        frames = row["chunk_frames"]
+        click.echo(f"chunks of {frames:>4} frames: largest difference to offline {row['largest_difference']:.2e}")
+    inside = [p for t, p in zip(result["times_s"], result["posteriors"], strict=True)
+              if result["word"][0] <= t <= result["word"][1] + 0.5]  # fmt: skip
+    click.echo(f"highest posterior within the keyword and 0.5 s after it: {max(inside):.3f}")
+
+
+@click.command()
+@MODEL
+@click.argument("files", type=PATH, nargs=-1)
+@click.option("--threshold", type=float, default=0.5, show_default=True, help="Of the smoothed posterior.")
+@click.option("--smoothing", type=int, default=1, show_default=True, help="Steps that are averaged.")
+@click.option("--refractory", type=float, default=1.0, show_default=True, help="Seconds after a detection.")
+@click.option("--truth", type=PATH, help="A manifest of where the keyword is: count hits, misses, alarms instead.")
+@AS_JSON
+def detect(model: Path, files: tuple[Path, ...], truth: Path | None, as_json: bool, **point: Any) -> None:
+    """Find the keyword in FILES of any length, format and rate, in constant memory.
+
+    \b
+    Example:
+      $ hark detect runs/student evening.flac --threshold 0.8
+      evening.flac  12.480 s  0.973
+      $ hark detect runs/student --truth evening.jsonl
+      2 words, 0 missed; 1 alarm in 0.52 h: 1.9 per hour (95 % interval 0.05-10.7)
+    """
+    from hark.model_files import load
+
+    spotter = load(model_file(model))
+    operating = OperatingPoint(
+        point["threshold"], smoothing_steps=point["smoothing"], refractory_s=point["refractory"]
+    )
+    if bool(files) == bool(truth):
+        raise UsageError("hark detect: expected either FILES or --truth MANIFEST")
+    if truth:
+        _print_outcome(spotter, truth, operating, as_json)
+    else:
+        _print_detections(spotter, files, operating, as_json)
+
+
+def _print_detections(spotter: Any, files: tuple[Path, ...], point: OperatingPoint, as_json: bool) -> None:
+    from hark.evaluation import detections_in
+
+    found = ((path, detection) for path in files for detection in detections_in(spotter, path, point))
+    if as_json:
+        print_json([{"file": str(path), "time_s": d.time_s, "score": d.score} for path, d in found])
+        return
+    for path, detection in found:
+        click.echo(f"{path}  {detection.time_s:.3f} s  {detection.score:.3f}")
+
+
+def _print_outcome(spotter: Any, truth: Path, point: OperatingPoint, as_json: bool) -> None:
+    from hark.corpus import read_manifest
+    from hark.evaluation import judge_recordings
+
+    outcome = judge_recordings(spotter, read_manifest(truth), point)
+    if as_json:
+        print_json(outcome)
+        return
+    click.echo(f"{outcome['words']} words, {outcome['misses']} missed; {outcome['statement']}")

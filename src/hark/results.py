@@ -1,0 +1,215 @@
+"""What one run has left behind, read once and typed; and a setting: the same stage on every fold."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hark.errors import RunError
+from hark.events import Event
+from hark.metrics import ErrorCurve, error_curve, mean_and_spread
+from hark.runs import ENVIRONMENT, Run
+
+Json = dict[str, Any]
+NOTES = ("warning", "fallback", "damaged")
+_LAST = 1 << 30  # the place in the tables of a run that no recipe has ordered
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One line of the cost table."""
+
+    name: str
+    macs_per_clip: float  # thop convention
+    macs_per_second: float  # multiplications in a stream with a decision at each step
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What `cost.json` says, front end included where a second of stream is meant."""
+
+    FIGURES: ClassVar = ("macs_per_clip", "macs_per_second", "parameters", "file_bytes", "file")
+
+    macs_per_clip: int  # thop convention
+    macs_per_second: float  # multiplications
+    parameters: int
+    file_bytes: int
+    file: str
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One run; None or empty where it has not come so far or never will."""
+
+    name: str
+    home: str
+    """The folder it lies in, beside the runs it was made from."""
+    setting: str | None
+    """Its row in the tables; None for what was only a step on the way."""
+    group: str
+    order: int
+    kind: str
+    fold: int
+    seed: int
+    parents: tuple[str, ...]
+    tracker_url: str | None
+    created: str
+    state: str
+    environment: Json
+    task: Json
+    evaluation: Json | None
+    costs: Costs | None
+    curve: ErrorCurve | None
+    stream: Json | None
+    check_stream: Json | None
+    pruning_damage: Json | None
+    losses: tuple[tuple[int, float], ...]
+    """(step, training loss)"""
+    validations: tuple[tuple[int, float], ...]
+    """(step, 1 − AUC on the validation part)"""
+    notes: tuple[Event, ...]
+    """Whatever should be known before the result is believed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """One row of the table: the same recipe stage on every fold."""
+
+    name: str
+    group: str
+    order: int
+    results: tuple[Result, ...]
+
+    @property
+    def kind(self) -> str:
+        """How it was made: train, distill, quantize, prune or import."""
+        return self.results[0].kind
+
+    @cached_property
+    def costs(self) -> Costs | None:
+        """The costs of the largest file among the folds, which differ in a few bytes at most."""
+        known = [result.costs for result in self.results if result.costs is not None]
+        return max(known, key=lambda costs: costs.file_bytes, default=None)
+
+    def by_fold(self, figure: str) -> dict[int, float]:
+        """A figure of `evaluation.json` for each fold, seeds averaged."""
+        values: dict[int, list[float]] = {}
+        for result in self.results:
+            if result.evaluation is not None:
+                values.setdefault(result.fold, []).append(float(result.evaluation[figure]))
+        return {fold: math.fsum(many) / len(many) for fold, many in sorted(values.items())}
+
+    @cached_property
+    def metric(self) -> tuple[float, float] | None:
+        """Mean and spread over folds of 0.02587·(1 − AUC), in 1e-5."""
+        values = [1e5 * value for value in self.by_fold("at_reference_prior").values()]
+        return mean_and_spread(values) if values else None
+
+    @cached_property
+    def one_minus_auc(self) -> tuple[float, float] | None:
+        """Mean and spread over folds."""
+        values = list(self.by_fold("one_minus_auc").values())
+        return mean_and_spread(values) if values else None
+
+
+def read(run: Run) -> Result:
+    """Read a run.
+
+    Raises:
+        RunError: one of its files is damaged; the message names it.
+    """
+    about, events = run.about, run.events()
+    cost = _json(run, "cost.json")
+    return Result(
+        name=str(about["name"]),
+        home=str(run.folder.resolve().parent),
+        setting=about.get("setting"),
+        group=str(about.get("group") or "ours"),
+        order=int(about.get("order", _LAST)),
+        kind=str(about.get("kind") or ""),
+        fold=int(about.get("fold") or 0),
+        seed=int(about.get("seed") or 0),
+        parents=tuple(about.get("parents") or ()),
+        tracker_url=about.get("tracker_url"),
+        created=str(about.get("created") or ""),
+        state=run.state,
+        environment=_json(run, ENVIRONMENT) or {},
+        task=_json(run, "task.json") or {},
+        evaluation=_json(run, "evaluation.json"),
+        costs=None if cost is None else _costs(cost),
+        curve=_curve(run),
+        stream=_json(run, "stream.json"),
+        check_stream=_json(run, "check_stream.json"),
+        pruning_damage=_json(run, "pruning_damage.json"),
+        losses=_series(events, "train", "loss"),
+        validations=_series(events, "validation", "one_minus_auc"),
+        notes=tuple(event for event in events if event["kind"] in NOTES),
+    )
+
+
+def _json(run: Run, name: str) -> Json | None:
+    return dict(run.read_json(name)) if run.path(name).exists() else None
+
+
+def _costs(cost: Mapping[str, Any]) -> Costs:
+    return Costs(
+        macs_per_clip=int(cost["macs_per_clip_thop"]),
+        macs_per_second=cost["macs_per_second"] + cost["frontend_macs_per_second"],
+        parameters=int(cost["parameters"]),
+        file_bytes=int(cost["file_bytes"]),
+        file=str(cost.get("file", "model.safetensors")),
+        layers=_layers(cost),
+    )
+
+
+def _layers(cost: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """Each layer's share of the totals: `cost.json` has what a layer costs each time it works."""
+    layers = cost["layers"]
+
+    def each_time(rhythm: str, convention: str) -> float:
+        return sum(float(layer[convention]) for layer in layers if layer["rhythm"] == rhythm)
+
+    steps_per_second = 1000 / cost["latency_ms"]
+    steps_per_clip = cost["macs_per_clip_thop"] - each_time("decision", "thop")
+    steps_per_clip /= each_time("step", "thop") or 1
+    frames_per_second = cost["frontend_macs_per_second"] / (each_time("frame", "macs") or 1)
+    per_clip = {"frame": 0.0, "step": steps_per_clip, "decision": 1.0}
+    per_second = {"frame": frames_per_second, "step": steps_per_second, "decision": steps_per_second}
+    return tuple(
+        Layer(
+            name=layer["name"],
+            macs_per_clip=layer["thop"] * per_clip[layer["rhythm"]],
+            macs_per_second=layer["macs"] * per_second[layer["rhythm"]],
+            parameters=layer["parameters"],
+            bytes=layer["bytes"],
+        )
+        for layer in layers
+    )
+
+
+def _curve(run: Run) -> ErrorCurve | None:
+    path = run.path("scores.npz")
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return error_curve(stored["scores"], stored["labels"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path}: expected scores and labels of clips ({error}); evaluate again") from error
+
+
+def _series(events: list[Event], kind: str, figure: str) -> tuple[tuple[int, float], ...]:
+    return tuple(
+        (int(event["step"]), float(event[figure]))
+        for event in events
+        if event["kind"] == kind and figure in event and event["step"] is not None
+    )

@@ -1,0 +1,188 @@
+"""The contract of everything that streams, as one check that every layer, model and shrunk model passes.
+
+Any chunking gives the offline output; the future never changes the past; arguments stay untouched; rows of a
+batch don't mix; the state keeps names, shapes and types, and survives flattening. The contract proves that a
+module agrees with itself; that it is also right is for the tests against references to show.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+import hark.models
+from hark.features import LogMel, LogMelConfig
+from hark.layers import Affine, Attention, Conv2d, Dropout, Gru, GruLayer, Linear
+from hark.models.crnn import Crnn, CrnnConfig
+from hark.models.spotter import Spotter, SpotterConfig
+from hark.streaming import Chain, State, StreamingModule, flatten, unflatten
+
+T = TypeVar("T")
+
+# Threads that wait for each other cost more than these tensors' whole arithmetic on a busy machine.
+torch.set_num_threads(1)
+
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
+BATCH = 3
+
+
+@dataclass(frozen=True)
+class Example:
+    """A module to try, and sound for it: `frames` frames of the shape `frame`."""
+
+    build: Callable[[], StreamingModule]
+    frame: tuple[int, ...]
+    frames: int
+
+    def module(self) -> StreamingModule:
+        """The module, with the same weights each time."""
+        return seeded(self.build)
+
+    def sound(self) -> Tensor:
+        """`(batch, ..., frames)` of noise in float64, the same each time."""
+        return seeded(lambda: 0.3 * torch.randn(BATCH, *self.frame, self.frames, dtype=torch.float64))
+
+
+def seeded(build: Callable[[], T], *, seed: int = 0) -> T:
+    """What `build` makes of random numbers that start at `seed`; other tests' numbers stay as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def spotter(network: CrnnConfig, *, features: LogMelConfig | None = None, seed: int = 0) -> Spotter:
+    """A spotter in use, with random weights and an affine that is not the identity."""
+    config = SpotterConfig(keyword="happy", features=features or LogMelConfig(), network=network)
+    model = seeded(lambda: Spotter(config), seed=seed)
+    model.normalize.normalize(torch.full((network.n_mels,), -3.0), torch.linspace(1, 2, network.n_mels))
+    return model.eval()
+
+
+SMALL = CrnnConfig(n_mels=8, channels=2, kernel=(3, 4), stride=(2, 2), hidden=(5, 4), attention_window=3)
+SMALL_FEATURES = LogMelConfig(n_fft=32, hop_length=8, n_mels=8)
+SMALL_SAMPLES = 150  # 18 frames, 8 steps: more than attention looks back over
+
+
+def small_spotter(network: CrnnConfig = SMALL, *, seed: int = 0) -> Spotter:
+    """A spotter so small that it can be fed sample by sample."""
+    return spotter(network, features=SMALL_FEATURES, seed=seed)
+
+
+def small_sound() -> Tensor:
+    """Noise for a small spotter, `(batch, samples)` in float64."""
+    return Example(small_spotter, (), SMALL_SAMPLES).sound()
+
+
+EXAMPLES: dict[type[StreamingModule], tuple[Example, ...]] = {
+    Affine: (Example(lambda: Affine(4), (4,), 9),),
+    Attention: (
+        Example(lambda: Attention(5, 3, window=4), (5,), 11),
+        Example(lambda: Attention(5, 3, window=1), (5,), 4),
+    ),
+    Chain: (Example(lambda: Chain(low=GruLayer(3, 4), drop=Dropout(0.5), high=Linear(4, 2)), (3,), 8),),
+    Conv2d: (
+        Example(lambda: Conv2d(2, 3, bins=7, kernel=(3, 5), stride=(2, 3)), (2, 7), 23),
+        Example(lambda: Conv2d(1, 2, bins=4, kernel=(4, 2), stride=(1, 2)), (1, 4), 9),
+        Example(lambda: Conv2d(1, 2, bins=4, kernel=(1, 1), stride=(1, 1)), (1, 4), 5),
+    ),
+    Crnn: (Example(lambda: Crnn(SMALL), (8,), 19),),
+    Dropout: (Example(lambda: Dropout(0.5), (4,), 6),),
+    Gru: (Example(lambda: Gru(3, (5, 4), dropout=0.5), (3,), 9),),
+    GruLayer: (Example(lambda: GruLayer(3, 5), (3,), 9),),
+    Linear: (Example(lambda: Linear(4, 3), (4,), 6),),
+    LogMel: (Example(lambda: LogMel(SMALL_FEATURES), (), 100),),
+    Spotter: (Example(small_spotter, (), SMALL_SAMPLES),),
+}
+"""Of every streaming module in hark at least one; `test_streaming.py` fails where one is missing."""
+
+
+def streaming_classes() -> list[type[StreamingModule]]:
+    """Every streaming module that hark has, found by looking."""
+    for module in pkgutil.iter_modules(hark.models.__path__, "hark.models."):
+        importlib.import_module(module.name)
+    return sorted(
+        {cls for cls in _descendants(StreamingModule) if cls.__module__.startswith("hark.")},
+        key=lambda cls: cls.__name__,
+    )
+
+
+def _descendants(cls: type[StreamingModule]) -> Iterator[type[StreamingModule]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _descendants(child)
+
+
+@st.composite
+def chunkings(draw: st.DrawFn, frames: int) -> list[int]:
+    """Chunk lengths that add up to `frames`, empty chunks among them."""
+    cuts = sorted(draw(st.lists(st.integers(0, frames), max_size=9)))
+    return [end - start for start, end in pairwise([0, *cuts, frames])]
+
+
+@torch.no_grad()
+def check_streaming_contract(module: StreamingModule, x: Tensor, chunks: list[int]) -> None:
+    """Hold `module` to the contract on `x (batch, ..., frames)`, fed in chunks of the given lengths."""
+    for dtype, tolerance in TOLERANCES.items():
+        tried, sound = copy.deepcopy(module).to(dtype).eval(), x.to(dtype)
+        offline = tried(sound)
+        assert offline.shape[-1], "an example must be long enough to have an output"
+        _agree(_stream(tried, sound, chunks), offline, tolerance)
+        _check_future(tried, sound, chunks[0], tolerance)
+        for row in range(len(x)):
+            _agree(tried(sound[row : row + 1]), offline[row : row + 1], tolerance)
+
+
+def _check_future(module: StreamingModule, x: Tensor, now: int, tolerance: float) -> None:
+    """What was complete before frame `now` is what it would be had the sound ended, or gone on otherwise."""
+    past, future = x[..., :now], x[..., now:]
+    known, other = module(past), module(torch.cat((past, 1 - 2 * future), dim=-1))
+    steps = known.shape[-1]
+    _agree(known, module(x)[..., :steps], tolerance)
+    _agree(known, other[..., :steps], tolerance)
+
+
+def _stream(module: StreamingModule, x: Tensor, chunks: list[int]) -> Tensor:
+    """The output for `x` chunk by chunk, with another stream passing through the module in between."""
+    state = module.initial_state(len(x))
+    names = _signature(state)
+    outputs = []
+    for chunk in x.split(chunks, dim=-1):
+        module.step(torch.ones_like(chunk), module.initial_state(len(x)))
+        output, after = _pure_step(module, chunk, state)
+        assert _signature(after) == names
+        state = unflatten(flatten(after), like=module.initial_state(len(x)))
+        outputs.append(output)
+    return torch.cat(outputs, dim=-1)
+
+
+def _pure_step(module: StreamingModule, chunk: Tensor, state: State) -> tuple[Tensor, State]:
+    """A step that leaves its arguments alone, and whose results outlive the caller's sound buffer."""
+    buffer, before = chunk.clone(), {name: tensor.clone() for name, tensor in flatten(state).items()}
+    output, after = module.step(buffer, state)
+    assert torch.equal(buffer, chunk), "a step changed its input"
+    for name, tensor in flatten(state).items():
+        assert torch.equal(tensor, before[name]), f"a step changed the state {name} that it was given"
+    output = output.clone()
+    buffer.fill_(torch.nan)
+    return output, after
+
+
+def _signature(state: State) -> dict[str, tuple[torch.Size, torch.dtype, int]]:
+    """Names, shapes and types of a state, and the memory that it keeps alive."""
+    return {
+        name: (tensor.shape, tensor.dtype, tensor.untyped_storage().nbytes())
+        for name, tensor in flatten(state).items()
+    }
+
+
+def _agree(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
