@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from contract import seeded
 from hypothesis import settings
 
+from contract import seeded
 from hark import audio
 from hark.augmentation import generator
 from hark.corpus import BACKGROUND_FOLDER, Clip
 from hark.dataset import Source, Task, load_task
 from hark.models.crnn import CrnnConfig
 from hark.models.spotter import Spotter, SpotterConfig
+from hark.recipes import Recipe, parse_recipe
+from hark.reproduction import Study, run_fold
 from hark.runs import Run
 from hark.splits import fold_of, fold_parts, speech_part
 
@@ -71,6 +74,42 @@ def tiny_network() -> CrnnConfig:
 def tiny_spotter(tiny_network: CrnnConfig) -> Callable[[], Spotter]:
     """Gives a spotter that has learned nothing, with the same weights each time."""
     return lambda: seeded(lambda: Spotter(SpotterConfig(keyword="beep", network=tiny_network)))
+
+
+@pytest.fixture(scope="session")
+def mini_recipe(tiny_network: CrnnConfig) -> Recipe:
+    """A stage of every kind, two epochs of training each."""
+    network = asdict(tiny_network)
+    return parse_recipe(
+        {
+            "training": {"epochs": 2, "batch_size": 16, "learning_rate": 0.02, "averaging": 0.9, "validations": 1},
+            "stages": {
+                "teacher": {"kind": "train", "network": network},
+                "base": {"kind": "distill", "network": network, "teachers": ["teacher"], "setting": "base"},
+                "qint8": {"kind": "quantize", "model": "base", "method": "dynamic", "setting": "base, qint8"}
+                | {"group": "reference"},
+                "int8": {"kind": "quantize", "model": "base", "setting": "base, int8"},
+                "pruned": {"kind": "prune", "model": "base", "teachers": ["teacher"], "setting": "base, pruned"}
+                | {"pruning": {"gru": 0.34, "conv": 0.5, "importance": "loss"}},
+                "damage": {"kind": "damage", "model": "base", "shares": [0.0, 0.5]},
+            },
+        },
+        name="mini",
+    )
+
+
+@pytest.fixture(scope="session")
+def mini_study(mini_recipe: Recipe, tiny_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The mini recipe, done on the first fold. Tests only read its runs."""
+    study = Study(recipe=mini_recipe, source=tiny_source, out=tmp_path_factory.mktemp("study"), device="cpu")
+    run_fold(study, 0)
+    return study
+
+
+@pytest.fixture(scope="session")
+def mini_runs(mini_study: Study) -> Path:
+    """The runs of the mini recipe on the first fold, a folder for each stage."""
+    return mini_study.fold_folder(0)
 
 
 @pytest.fixture

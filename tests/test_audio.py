@@ -114,9 +114,7 @@ def test_a_part_is_a_slice_of_the_whole(
 
 
 @pytest.mark.parametrize(("start_s", "duration_s"), [(1.5, None), (0.5, 0.6), (-0.1, 0.5), (0.2, 0.0)])
-def test_a_part_beyond_the_recording_is_refused(
-    tmp_path: Path, start_s: float, duration_s: float | None
-) -> None:
+def test_a_part_beyond_the_recording_is_refused(tmp_path: Path, start_s: float, duration_s: float | None) -> None:
     audio.write(tmp_path / "a.wav", tone())
     with pytest.raises(AudioError, match=r"asked for, it is 1\.000 s long"):
         audio.read(tmp_path / "a.wav", start_s=start_s, duration_s=duration_s)

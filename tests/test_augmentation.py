@@ -277,9 +277,7 @@ def test_every_width_up_to_the_widest_occurs() -> None:
 
 def test_the_reference_policy_is_one_of_four() -> None:
     x = tone(16_000, level=0.5)
-    changes = [
-        aug.reference_augmentation(x, aug.generator(0, 0, i), [np.tile(HISS, 48)]) - x for i in range(200)
-    ]
+    changes = [aug.reference_augmentation(x, aug.generator(0, 0, i), [np.tile(HISS, 48)]) - x for i in range(200)]
     kinds = {"none": 0, "hiss": 0, "quiet": 0, "background": 0}
     for change in changes:
         if not change.any():

@@ -77,9 +77,7 @@ def test_the_speaker_is_in_the_file_name(file_name: str, speaker: str) -> None:
 
 
 def test_a_place_without_clips_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(
-        CorpusError, match="no such folder, expected one with a folder of recordings per word"
-    ):
+    with pytest.raises(CorpusError, match="no such folder, expected one with a folder of recordings per word"):
         corpus.scan(tmp_path / "nowhere")
     with pytest.raises(CorpusError, match="no recordings, expected <word>/<name>"):
         corpus.scan(tmp_path)
@@ -172,12 +170,8 @@ def test_a_bad_manifest_line_is_named(tmp_path: Path, line: str, message: str) -
         corpus.read_manifest(folder / "clips.jsonl")
 
 
-@given(
-    st.binary(max_size=200) | st.dictionaries(st.text(), st.none() | st.text() | st.floats()).map(json.dumps)
-)
-def test_any_manifest_is_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes | str
-) -> None:
+@given(st.binary(max_size=200) | st.dictionaries(st.text(), st.none() | st.text() | st.floats()).map(json.dumps))
+def test_any_manifest_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes | str) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzzed.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(CorpusError, match="expected"):

@@ -63,9 +63,7 @@ def test_one_step_at_a_time_gives_the_offline_detections(detector: Detector, pos
 
 
 @given(detectors, posteriors, posteriors)
-def test_the_future_never_changes_the_past(
-    detector: Detector, past: list[float], future: list[float]
-) -> None:
+def test_the_future_never_changes_the_past(detector: Detector, past: list[float], future: list[float]) -> None:
     longer = steps_heard(detector, past + future)
     assert [step for step in longer if step < len(past)] == steps_heard(detector, past)
 
@@ -161,9 +159,7 @@ def heard_at(*times_s: float) -> list[Detection]:
 
 
 quarters = st.integers(0, 40).map(lambda quarter: quarter / 4)
-words = st.lists(
-    st.builds(lambda onset, length: Word(onset, onset + length), quarters, quarters), max_size=12
-)
+words = st.lists(st.builds(lambda onset, length: Word(onset, onset + length), quarters, quarters), max_size=12)
 heard = st.lists(quarters, max_size=12).map(lambda times: heard_at(*times))
 
 
@@ -187,9 +183,7 @@ def test_each_word_is_a_hit_or_a_miss_and_each_detection_a_hit_or_an_alarm(
 
 
 @given(heard, words)
-def test_the_outcome_does_not_depend_on_the_order_of_the_lists(
-    heard: list[Detection], words: list[Word]
-) -> None:
+def test_the_outcome_does_not_depend_on_the_order_of_the_lists(heard: list[Detection], words: list[Word]) -> None:
     assert match(heard[::-1], words[::-1]) == match(heard, words)
 
 

@@ -60,9 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(server.content) - first))
         self.send_header("ETag", server.etag)
         if first:
-            self.send_header(
-                "Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}"
-            )
+            self.send_header("Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}")
         self.end_headers()
         answer = len(server.ranges) - 1
         stop = first + server.cuts[answer] if answer < len(server.cuts) else None

@@ -117,9 +117,7 @@ def test_time_goes_on_after_a_resume_where_it_stopped(log: EventLog) -> None:
     assert 1000.0 <= times[-1] < 1010.0
 
 
-@pytest.mark.parametrize(
-    "line", ["{", "[]", "null", '{"kind": "train"}', '{"kind": "x", "step": "x"}', "\x00"]
-)
+@pytest.mark.parametrize("line", ["{", "[]", "null", '{"kind": "train"}', '{"kind": "x", "step": "x"}', "\x00"])
 def test_a_damaged_line_is_shown_and_not_passed_over(log: EventLog, line: str) -> None:
     log.path.write_text(line + "\n")
     log.append("train", step=1)

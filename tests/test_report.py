@@ -77,9 +77,7 @@ def add_everything(run: Run) -> None:
     with io.BytesIO() as buffer:
         np.savez(buffer, scores=rng.normal(size=200) + 3 * labels, labels=labels)
         write_atomically(run.path("scores.npz"), buffer.getvalue())
-    run.write_json(
-        "environment.json", {"commit": "abc123", "python": "3.11.9", "packages": {"torch": "2.13.0"}}
-    )
+    run.write_json("environment.json", {"commit": "abc123", "python": "3.11.9", "packages": {"torch": "2.13.0"}})
     run.write_json("task.json", {"keyword": "happy", "clips": 7024, "positives": 1558, "speakers": 1683})
     chunks = [
         {"chunk_frames": 1, "largest_difference": 1.25e-7},
@@ -237,8 +235,8 @@ def test_what_the_reference_report_left_blank_stays_blank(page: str) -> None:
     assert [(row[0], row[1], row[3], row[4]) for row in printed] == [
         ("base", "933,8081×", "70,4431×", "285 KB1×"),
         ("base, dynamic qint8", "–", "–", "83 KB3.43×"),
-        ("stage-2", "92,60010.1×", "3,11722.6×", "47 KB6.06×"),
-        ("stage-2, dynamic qint8", "–", "3,11722.6×", "14 KB20.4×"),
+        ("stage 2", "92,60010.1×", "3,11722.6×", "47 KB6.06×"),
+        ("stage 2, dynamic qint8", "–", "3,11722.6×", "14 KB20.4×"),
     ]
 
 
@@ -377,9 +375,7 @@ def test_without_runs_there_is_one_line_and_no_page(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_what_is_not_installed_is_named_with_the_way_out(
-    study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_installed_is_named_with_the_way_out(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(UsageError, match=r'jinja2 is missing.*pip install "hark-kws\[train\]"'):
         render(study)
@@ -419,9 +415,7 @@ def test_numbers_have_three_significant_digits(number: float, shown: str) -> Non
 
 
 def test_a_spread_has_the_decimals_of_its_mean() -> None:
-    assert (
-        mean_and_spread((2.345, 0.6789)) == "2.35 ± 0.68" or mean_and_spread((2.345, 0.6789)) == "2.34 ± 0.68"
-    )
+    assert mean_and_spread((2.345, 0.6789)) == "2.35 ± 0.68" or mean_and_spread((2.345, 0.6789)) == "2.34 ± 0.68"
     assert mean_and_spread((2.5, float("nan"))) == "2.50"
 
 

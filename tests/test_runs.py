@@ -40,8 +40,7 @@ def test_a_new_run_tells_what_it_is(run: Run) -> None:
 def test_eight_processes_that_want_one_name_get_eight_folders(tmp_path: Path) -> None:
     command = [sys.executable, "-c", f"{CREATE}; print(Run.create(Path(sys.argv[1]), 'x', about={{}}).name)"]
     processes = [
-        subprocess.Popen([*command, str(tmp_path / "runs")], stdout=subprocess.PIPE, text=True)
-        for _ in range(8)
+        subprocess.Popen([*command, str(tmp_path / "runs")], stdout=subprocess.PIPE, text=True) for _ in range(8)
     ]
     names = {process.communicate()[0].strip() for process in processes}
     assert names == {"x", *(f"x-{number}" for number in range(2, 9))}

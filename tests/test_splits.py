@@ -48,9 +48,7 @@ def test_what_is_on_no_official_list_trains(shared_data: Path) -> None:
 
 def test_the_suffix_does_not_change_the_official_part() -> None:
     names = [f"{n:08x}_nohash_0" for n in range(200)]
-    assert [splits.official_part(f"{n}.wav") for n in names] == [
-        splits.official_part(f"{n}.flac") for n in names
-    ]
+    assert [splits.official_part(f"{n}.wav") for n in names] == [splits.official_part(f"{n}.flac") for n in names]
 
 
 def test_the_official_shares_can_be_chosen() -> None:

@@ -145,9 +145,7 @@ def test_damage_falls_back_to_the_previous_checkpoint_and_is_told(
 
 @settings(deadline=None)
 @given(content=st.binary(max_size=200))
-def test_no_bytes_at_all_pass_for_a_manifest(
-    content: bytes, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_no_bytes_at_all_pass_for_a_manifest(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     store = CheckpointStore(tmp_path_factory.mktemp("run") / "checkpoints")
     (store.folder / "step-00000001").mkdir(parents=True)
     (store.folder / "step-00000001" / MANIFEST).write_bytes(content)

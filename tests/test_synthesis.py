@@ -248,9 +248,7 @@ def test_words_that_cannot_name_folders_are_refused(words: list[str], tmp_path: 
     ],
     ids=["crash", "exception", "hang", "nonsense", "no greeting", "no extra"],
 )
-def test_a_sick_helper_is_reported_at_once(
-    program: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sick_helper_is_reported_at_once(program: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_espeak, "COMMAND", (sys.executable, "-S", "-c", program))
     began = time.monotonic()
     with pytest.raises(SynthesisError, match=message):
@@ -288,8 +286,5 @@ def test_the_helper_ends_with_its_block() -> None:
 def test_the_command_writes_a_corpus_and_says_so(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, ["hey hark", "tree", "--to", str(tmp_path / "made"), "--clips", "4"])
     assert result.exit_code == 0
-    assert (
-        result.stdout
-        == f"{tmp_path / 'made'}: 8 clips of 2 words by 2 speakers, manifest.jsonl beside them\n"
-    )
+    assert result.stdout == f"{tmp_path / 'made'}: 8 clips of 2 words by 2 speakers, manifest.jsonl beside them\n"
     assert len(corpus.scan(tmp_path / "made")) == 8

@@ -211,9 +211,7 @@ def test_tensorboard_shows_every_metric_at_its_step_and_time(run: Run) -> None:
         assert result.stdout == "3 events sent to tensorboard\n"
     (path,) = run.path("trackers/tensorboard").iterdir()
     events = [event for event in loader.LegacyEventFileLoader(str(path)).Load() if event.summary.value]
-    shown = [
-        (event.step, event.summary.value[0].tag, event.summary.value[0].simple_value) for event in events
-    ]
+    shown = [(event.step, event.summary.value[0].tag, event.summary.value[0].simple_value) for event in events]
     assert shown == [(step, "train/loss", pytest.approx(1 / step)) for step in (1, 2, 3)]
     assert all(abs(event.wall_time - time.time()) < 60 for event in events)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from hark.drawing import BLUE, FAINT, INK, MUTED, ORANGE, Point, colour_of, name_points, short, soft_log, svg
 from hark.metrics import ErrorCurve
 from hark.reference_report import BAR, PRINTED
-from hark.results import Result, Setting
+from hark.results import Setting
 from hark.study import Damage, Difference, Study, pareto_front
 
 MARKERS = {"ours": "o", "reference": "s"}

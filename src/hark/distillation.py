@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -31,13 +32,18 @@ class DistillationConfig:
     """`kl` is Hinton et al. 2015; `reference` is the report's negative dot product, kept for comparison."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise ConfigError(f"distillation: alpha is {self.alpha}, expected 0 to 1")
-        if self.temperature <= 0 or self.attention < 0:
-            raise ConfigError(
-                f"distillation: temperature {self.temperature}, attention {self.attention}; "
-                "expected a temperature above 0 and an attention weight of 0 or more"
-            )
+        expectations = {
+            "alpha": (0 <= self.alpha <= 1, "0 to 1"),
+            "temperature": (0 < self.temperature < math.inf, "a number above 0"),
+            "attention": (0 <= self.attention < math.inf, "0 or more"),
+        }
+        faults = [
+            f"{name} is {getattr(self, name)}, expected {expected}"
+            for name, (valid, expected) in expectations.items()
+            if not valid
+        ]
+        if faults:
+            raise ConfigError("distillation: " + "; ".join(faults))
 
 
 class Distillation:

@@ -37,21 +37,26 @@ def import_checkpoint(path: Path, *, keyword: str) -> Spotter:
     if path.stat().st_size > LARGEST_FILE_BYTES:
         raise ModelFileError(f"{path}: {path.stat().st_size:,} bytes, expected at most {LARGEST_FILE_BYTES:,}")
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "hark.importing", str(path)],
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode:
-            reason = done.stderr.decode(errors="replace").strip().splitlines() or ["the helper died"]
-            raise ModelFileError(f"{path}: {reason[-1]}; expected a PyTorch state dict of plain tensors")
-        network = from_reference(from_safetensors(done.stdout))
-    except subprocess.TimeoutExpired:
-        raise ModelFileError(f"{path}: not read within {TIMEOUT_S} s; expected a PyTorch state dict") from None
-    except SafetensorError as error:
-        raise ModelFileError(f"{path}: the helper gave no tensors ({error})") from error
+        network = from_reference(_weights_by_helper(path))
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     return with_network(Spotter(SpotterConfig(keyword=keyword, network=network.config)), network).eval()
+
+
+def _weights_by_helper(path: Path) -> dict[str, torch.Tensor]:
+    # -P: with the current folder on its path, the helper would import whatever lies there as torch.
+    command = [sys.executable, "-P", "-m", "hark.importing", str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise ModelFileError(f"not read within {TIMEOUT_S} s; expected a PyTorch state dict") from None
+    if done.returncode:
+        told = done.stderr.decode(errors="replace").strip().splitlines() or ["the helper died"]
+        raise ModelFileError(f"{told[-1]}; expected a PyTorch state dict of plain tensors")
+    try:
+        return from_safetensors(done.stdout)
+    except SafetensorError as error:
+        raise ModelFileError(f"the helper gave no tensors ({error})") from error
 
 
 def _read_weights(path: Path) -> bytes:
@@ -70,8 +75,16 @@ def _main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (TIMEOUT_S, TIMEOUT_S))
     try:
         sys.stdout.buffer.write(_read_weights(Path(sys.argv[1])))
-    except Exception as error:  # whatever it is, its first line is the reason
-        sys.exit(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+    except Exception as error:
+        sys.exit(_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """An error's first line; torch's own, that unpickling everything would help, is no advice to pass on."""
+    if type(error).__name__ == "UnpicklingError":
+        return "holds something else than weights"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 if __name__ == "__main__":

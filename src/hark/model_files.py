@@ -40,7 +40,7 @@ def to_bytes(model: Spotter) -> bytes:
     if bits := weight_bits(model):
         metadata["weight_bits"] = str(bits)
     tensors = dict(_tensors(model))
-    return _in_one_order(to_safetensors(tensors, metadata | {"digest": _digest(metadata, tensors)}))
+    return _in_one_order(to_safetensors(tensors, metadata | {"digest": digest_of(metadata, tensors)}))
 
 
 def load(path: Path) -> Spotter:
@@ -92,7 +92,7 @@ def _in_one_order(file: bytes) -> bytes:
     return file[:8] + text.ljust(start - 8) + file[start:]
 
 
-def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+def digest_of(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     """What all a file says comes down to: safetensors alone takes a flipped bit without a word."""
     sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
@@ -119,8 +119,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             f"{path}: format {metadata.get('format')!r}, expected {FORMAT!r}; "
             'a checkpoint of another tool comes in by "hark import"'
         )
-    # Models made before there were digests have none.
-    if metadata.pop("digest", None) not in (None, _digest(metadata, tensors)):
+    if metadata.pop("digest", None) != digest_of(metadata, tensors):
         raise ModelFileError(f"{path}: damaged, its digest differs; train or export it again")
     return metadata, tensors
 

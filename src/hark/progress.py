@@ -19,7 +19,7 @@ class Progress:
 
     def __init__(self, run: Run, *, total: int, done: int, clips_per_step: int, device: str) -> None:
         self.run = run
-        self.name = run.name
+        self.name = f"{run.folder.parent.name}/{run.folder.name}"
         self.device = device
         self.total = total
         self.clips_per_step = clips_per_step
@@ -27,7 +27,7 @@ class Progress:
         self._begun = self._logged = self._printed = time.monotonic()
         self._done_at_start = self._done_at_log = done
         self._note = ""
-        self._bar = _terminal_bar(run.name, total, done) if sys.stderr.isatty() else None
+        self._bar = _terminal_bar(self.name, total, done) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
         _say(f"{self.name}: training on {self.device}")

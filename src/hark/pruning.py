@@ -83,7 +83,8 @@ def prune(model: Spotter, config: PruningConfig, *, loss: Loss | None = None) ->
     everything = all_units(model.network)
     stay = everything
     for name, units in everything.groups():
-        remove = int(getattr(config, name.partition(".")[0]) * len(units))
+        share = getattr(config, name.partition(".")[0])
+        remove = int(share * len(units) + 1e-9)  # 0.29 of 100 units are 29, whatever binary fractions say
         if remove:
             ranks = _importance(model, everything, name, config, loss)
             stay = stay.with_group(name, ranks.argsort(stable=True)[remove:].sort().values)

@@ -46,8 +46,8 @@ class RowQuantizer(nn.Module):
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of levels and scales in a file."""
-        return (self.weights * self.bits + 7) // 8 + self.scale.numel() * self.scale.element_size()
+        """Bytes of levels and scales in a file, where a level of any width takes a whole one."""
+        return self.weights + self.scale.numel() * self.scale.element_size()
 
     def levels(self, weight: Tensor) -> Tensor:
         """The integers, int8, of the weight's shape."""

@@ -37,6 +37,8 @@ from hark.pruning import PruningConfig
 from hark.training import TrainingConfig
 
 COOKBOOK = Path(__file__).parent / "cookbook"
+LARGEST_BYTES = 1 << 20
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,10 @@ class DistillStage(Stage):
     training: TrainingConfig = field(default_factory=TrainingConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
+    def __post_init__(self) -> None:
+        if not self.teachers:
+            raise ConfigError("no teachers, expected at least one")
+
     def inputs(self) -> tuple[str, ...]:
         """The teachers."""
         return self.teachers
@@ -84,6 +90,10 @@ class QuantizeStage(Stage):
     model: str
     method: Literal["rows", "dynamic"] = "rows"
     bits: int = 8
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise ConfigError(f"bits is {_shown(self.bits)}, expected 2 to 8")
 
     def inputs(self) -> tuple[str, ...]:
         """The model that is quantised."""
@@ -114,6 +124,10 @@ class DamageStage(Stage):
     model: str
     shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 
+    def __post_init__(self) -> None:
+        if not all(0 <= share < 1 for share in self.shares):
+            raise ConfigError(f"shares are {_shown(self.shares)}, expected each from 0 up to 1")
+
     def inputs(self) -> tuple[str, ...]:
         """The model that is damaged."""
         return (self.model,)
@@ -127,6 +141,7 @@ KINDS: dict[str, type[AnyStage]] = {
     "prune": PruneStage,
     "damage": DamageStage,
 }
+_ADAPTERS: dict[str, TypeAdapter[AnyStage]] = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,8 @@ class Recipe:
     about: str
     stages: dict[str, AnyStage]
 
-    SHARED: ClassVar = ("training", "distillation")
+    SHARED: ClassVar = {"training": TrainingConfig, "distillation": DistillationConfig}
+    """Tables at the top, which hold for every stage that does not say otherwise."""
 
 
 def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
@@ -154,8 +170,8 @@ def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     if path.suffix != ".toml" and (COOKBOOK / f"{name}.toml").exists():
         path = COOKBOOK / f"{name}.toml"
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        values = tomllib.loads(_read(path).decode())
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, too many digits
         shelf = ", ".join(sorted(file.stem for file in COOKBOOK.glob("*.toml")))
         raise ConfigError(
             f"{path}: cannot be read as a recipe ({error}); expected a TOML file or one of {shelf}"
@@ -166,23 +182,24 @@ def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def parse_recipe(values: Mapping[str, Any], *, name: str) -> Recipe:
-    """A recipe from plain values, as TOML gives them."""
-    known = ("about", "stages", *Recipe.SHARED)
-    faults = [_unknown(key, known, "") for key in values if key not in known]
-    shared = {key: values[key] for key in Recipe.SHARED if key in values}
-    stages: dict[str, AnyStage] = {}
-    tables = values.get("stages", {})
+    """A recipe from plain values, as TOML gives them.
+
+    Raises:
+        ConfigError: it is not valid; the message names every fault.
+    """
+    tables = values.get("stages")
     if not isinstance(tables, Mapping) or not tables:
         raise ConfigError(f"recipe {name}: no stages; expected at least one table such as [stages.base]")
+    faults = list(_faults_at_the_top(values))
+    shared = {key: values[key] for key in Recipe.SHARED if key in values}
+    stages: dict[str, AnyStage | None] = {}
     for stage_name, table in tables.items():
         stage, stage_faults = _parse_stage(f"stages.{stage_name}", table, shared)
-        faults += stage_faults
-        if stage:
-            faults += _unmet(stage_name, stage, stages)
-            stages[stage_name] = stage
+        faults += [*_misnamed(stage_name), *stage_faults, *(_unmet(stage_name, stage, stages) if stage else ())]
+        stages[stage_name] = stage
     if faults:
-        raise ConfigError(f"recipe {name}: " + "; ".join(faults))
-    return Recipe(name, str(values.get("about", "")), stages)
+        raise ConfigError(" ".join(f"recipe {name}: {'; '.join(faults)}".split()))
+    return Recipe(name, values.get("about", ""), {key: stage for key, stage in stages.items() if stage})
 
 
 def network_config(network: str | CrnnConfig) -> CrnnConfig:
@@ -190,32 +207,77 @@ def network_config(network: str | CrnnConfig) -> CrnnConfig:
     return PUBLISHED[network] if isinstance(network, str) else network
 
 
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(LARGEST_BYTES + 1)
+    if len(content) > LARGEST_BYTES:
+        raise ValueError(f"more than {LARGEST_BYTES:,} bytes")
+    return content
+
+
+def _faults_at_the_top(values: Mapping[str, Any]) -> Iterator[str]:
+    known = ("about", "stages", *Recipe.SHARED)
+    yield from (_unknown(key, known, "") for key in values if key not in known)
+    if not isinstance(values.get("about", ""), str):
+        yield f"about is {_shown(values['about'])}, expected text"
+    for key, kind in Recipe.SHARED.items():
+        if isinstance(table := values.get(key), Mapping):
+            yield from _unknown_keys(table, kind, key)
+
+
 def _parse_stage(where: str, table: Any, shared: Mapping[str, Any]) -> tuple[AnyStage | None, list[str]]:
-    if not isinstance(table, Mapping) or table.get("kind") not in KINDS:
-        found = table.get("kind") if isinstance(table, Mapping) else table
-        return None, [f"{where}: kind is {found!r}, expected one of {', '.join(KINDS)}"]
-    kind = KINDS[table["kind"]]
-    names = {entry.name for entry in dataclasses.fields(kind)}
-    merged = _merge({key: value for key, value in shared.items() if key in names}, table)
-    faults = list(_unknown_keys(merged, kind, where))
-    if faults:
+    found = table.get("kind") if isinstance(table, Mapping) else table
+    if not isinstance(table, Mapping) or not isinstance(found, str) or found not in KINDS:
+        return None, [f"{where}: kind is {_shown(found)}, expected one of {', '.join(KINDS)}"]
+    kind = KINDS[found]
+    if faults := list(_unknown_keys(table, kind, where)):
         return None, faults
+    names = {entry.name for entry in dataclasses.fields(kind)}
     try:
+        merged = _merge({key: value for key, value in shared.items() if key in names}, table)
         # JSON's strictness: lists may be tuples and integers floats, but nothing else changes its type.
-        return TypeAdapter(kind).validate_json(json.dumps(merged), strict=True), []
+        return _ADAPTERS[found].validate_json(json.dumps(merged, default=_refuse), strict=True), []
     except ValidationError as error:
         return None, [_explain(where, fault) for fault in error.errors()]
     except (ConfigError, ValueError) as error:
         return None, [f"{where}: {error}"]
+    except RecursionError:
+        return None, [f"{where}: tables nested too deeply"]
 
 
-def _unmet(name: str, stage: AnyStage, earlier: Mapping[str, AnyStage]) -> list[str]:
-    usable = [key for key, value in earlier.items() if not isinstance(value, DamageStage)]
-    return [
-        f"stages.{name}: takes {wanted!r}, expected an earlier stage ({', '.join(usable) or 'there is none'})"
-        for wanted in stage.inputs()
-        if wanted not in usable and not Path(wanted).is_absolute()
+def _refuse(value: object) -> None:
+    """TOML has dates and times, JSON has not, and no stage takes any."""
+    raise ValueError(f"{value} is a {type(value).__name__}, expected a number, text, a list or a table")
+
+
+def _misnamed(stage: str) -> list[str]:
+    """A stage is a folder within its recipe's, and must not lead out of it."""
+    plain = Path(stage).name == stage and not stage.startswith(".") and stage.isprintable()
+    if plain and 0 < len(stage) <= LONGEST_NAME:
+        return []
+    return [f"stages.{_shown(stage)}: expected a plain folder name of at most {LONGEST_NAME} letters"]
+
+
+def _unmet(name: str, stage: AnyStage, earlier: Mapping[str, AnyStage | None]) -> list[str]:
+    """A fault for each input that no earlier stage gives. A stage that has faults of its own is taken to give it.
+
+    Only a model of floats can be shrunk; dynamically quantised ones are good for nothing but judging.
+    """
+    of_floats = [
+        key
+        for key, given in earlier.items()
+        if given is None or isinstance(given, TrainStage | DistillStage | PruneStage)
     ]
+    of_rows = [
+        key for key, given in earlier.items() if isinstance(given, QuantizeStage) and given.method == "rows"
+    ]
+    faults = []
+    for wanted in stage.inputs():
+        usable = of_floats if wanted == getattr(stage, "model", None) else of_floats + of_rows
+        if wanted not in usable and not Path(wanted).is_absolute():
+            names = ", ".join(usable) or "there is none"
+            faults.append(f"stages.{name}: takes {_shown(wanted)}, expected an earlier stage ({names})")
+    return faults
 
 
 def _merge(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +307,16 @@ def _unknown(key: str, known: Sequence[str], prefix: str) -> str:
 
 def _explain(where: str, fault: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in (where, *fault["loc"]))
-    return f"{place} is {str(fault['input'])[:60]!r}: {fault['msg']}"
+    return f"{place} is {_shown(fault['input'])}: {fault['msg']}"
+
+
+def _shown(value: object) -> str:
+    """A value for a message, never longer than a line."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # too many digits, too deeply nested
+        return f"a huge {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def override(values: dict[str, Any], change: str) -> None:
@@ -255,7 +326,7 @@ def override(values: dict[str, Any], change: str) -> None:
         raise ConfigError(f"--set {change}: expected key=value, such as training.epochs=20")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text  # a bare word is a string
     *path, leaf = key.strip().split(".")
     table = values

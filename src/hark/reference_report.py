@@ -29,7 +29,7 @@ BASE = Printed("base", 70_443, 933_808, 285_000, 2.869)
 PRINTED = (
     BASE,
     Printed("base, dynamic qint8", None, None, 83_000, 2.980),
-    Printed("stage-2", 3_117, 92_600, 47_000, 5.170),
-    Printed("stage-2, dynamic qint8", 3_117, None, 14_000, 5.254),
+    Printed("stage 2", 3_117, 92_600, 47_000, 5.170),
+    Printed("stage 2, dynamic qint8", 3_117, None, 14_000, 5.254),
 )
 HEADLINE = (10.08, 20.35)  # times fewer MACs, times smaller file

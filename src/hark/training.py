@@ -62,6 +62,7 @@ class TrainingConfig:
             "averaging": (0 <= self.averaging < 1, "0 (off) up to 1"),
             "validations": (self.validations >= 1, "at least 1"),
             "save_every_s": (self.save_every_s >= 0, "0 or more seconds"),
+            "seed": (0 <= self.seed < 2**63, "0 up to 2^63"),
         }
         faults = [
             f"{name} is {getattr(self, name)}, expected {expected}"

@@ -69,7 +69,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line and exit; an error of ours is one line on stderr."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="hark", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:

@@ -1,0 +1,226 @@
+"""Batches: each a function of its number alone, balanced, varied as told, and nothing changed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+import torch
+
+from hark.augmentation import WaveAugmentation
+from hark.batching import Batch, Batches, Variation
+from hark.dataset import Source, Task, load_task
+from hark.errors import ConfigError
+from hark.features import LogMel, LogMelConfig
+
+CLIP_FRAMES = 100
+HOP = LogMelConfig().hop_length
+PLAIN = Variation(policy="none", mask_bins=0, mask_frames=0, lived_in_share=0.0)
+
+MakeBatches = Callable[..., Batches]
+
+
+@pytest.fixture
+def batches(tiny_task: Task) -> MakeBatches:
+    """Batches of the tiny task in the default variation, unless told otherwise."""
+
+    def make(variation: Variation | None = None, *, size: int = 16, seed: int = 3) -> Batches:
+        return Batches(tiny_task, variation or Variation(), LogMelConfig(), size, seed)
+
+    return make
+
+
+def digest(batch: Batch) -> str:
+    """What a batch holds, to the last bit."""
+    sha = hashlib.sha256(str(batch.past_frames).encode())
+    for tensor in (batch.waveforms, batch.targets, batch.masks):
+        sha.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return sha.hexdigest()
+
+
+def test_a_batch_is_a_function_of_its_number_alone(batches: MakeBatches) -> None:
+    """Whatever was made before it, wherever the stream began, in whatever object."""
+    seventh = digest(batches().make(7))
+    data = batches()
+    for earlier in (12, 0, 8):
+        data.make(earlier)
+    assert digest(data.make(7)) == seventh
+    for start in range(5, 8):
+        streamed = dict(zip(range(start, 9), data.stream(start, 9), strict=True))
+        assert digest(streamed[7]) == seventh
+
+
+def seventh_digest(source: Source) -> str:
+    """The digest of batch 7 for a process that has made no other."""
+    return digest(Batches(load_task(source, fold=0), Variation(), LogMelConfig(), 16, 3).make(7))
+
+
+def test_a_batch_is_the_same_in_another_process(batches: MakeBatches, tiny_source: Source) -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(seventh_digest, tiny_source).result() == digest(batches().make(7))
+
+
+def test_batches_differ_by_number_epoch_and_seed(batches: MakeBatches) -> None:
+    one, other = batches(), batches(seed=4)
+    assert one.per_epoch == 3
+    assert len({digest(batch) for batch in (*one.stream(0, 6), *other.stream(0, 6))}) == 12
+
+
+def test_an_epoch_has_as_many_clips_as_the_training_part(batches: MakeBatches, tiny_task: Task) -> None:
+    """The last batch of an epoch may be smaller; here 40 clips are 16 + 16 + 8."""
+    assert [len(batch.targets) for batch in batches(PLAIN).stream(0, 4)] == [16, 16, 8, 16]
+    (all_at_once,) = batches(PLAIN, size=1000).stream(0, 1)
+    assert len(all_at_once.targets) == len(tiny_task.training) == 40
+
+
+def test_classes_are_balanced_however_rare_the_keyword(tiny_task: Task) -> None:
+    rare = np.flatnonzero(tiny_task.training.targets)[:2]
+    rows = [*rare.tolist(), *np.flatnonzero(~tiny_task.training.targets).tolist()]
+    data = tiny_task.training
+    skewed = replace(
+        data, clips=tuple(data.clips[row] for row in rows), pcm=data.pcm[rows], targets=data.targets[rows]
+    )
+    drawn = Batches(replace(tiny_task, training=skewed), PLAIN, LogMelConfig(), 26, 0)
+    targets = torch.cat([batch.targets for batch in drawn.stream(0, 40)])
+    # 1,040 fair draws: 4.5 deviations are 0.07.
+    assert float(targets.double().mean()) == pytest.approx(0.5, abs=0.07)
+
+
+def test_targets_and_sound_of_a_batch_belong_together(batches: MakeBatches, tiny_task: Task) -> None:
+    """Without any variation each row is a clip of the training part as it was recorded."""
+    clips = {
+        row.tobytes(): target
+        for row, target in zip(tiny_task.training.pcm, tiny_task.training.targets, strict=True)
+    }
+    batch = batches(PLAIN).make(0)
+    recorded = (batch.waveforms.numpy() * 32_768).astype(np.int16)
+    assert batch.past_frames == 0
+    assert not batch.masks.any()
+    assert [clips[row.tobytes()] for row in recorded] == batch.targets.tolist()
+
+
+def test_the_past_is_whole_frames_before_all_clips_of_some_batches(batches: MakeBatches) -> None:
+    variation = replace(PLAIN, lived_in_share=0.5, lived_in_max_s=0.5)
+    data, plain = batches(variation), batches(PLAIN)
+    pasts = []
+    for number in range(12):
+        batch = data.make(number)
+        pasts.append(batch.past_frames)
+        samples = batch.past_frames * HOP
+        assert batch.waveforms.shape == (len(batch.targets), samples + CLIP_FRAMES * HOP)
+        assert batch.masks.shape == (len(batch.targets), 40, CLIP_FRAMES)
+        assert torch.equal(batch.waveforms[:, samples:], plain.make(number).waveforms)
+    assert min(pasts) == 0
+    assert 0 < max(pasts) <= 50
+    assert len(set(pasts)) > 3
+
+
+@pytest.mark.parametrize(("share", "lived_in"), [(0.0, 0), (1.0, 6)])
+def test_the_share_of_lived_in_batches_is_the_one_asked_for(
+    batches: MakeBatches, share: float, lived_in: int
+) -> None:
+    data = batches(replace(PLAIN, lived_in_share=share))
+    assert sum(batch.past_frames > 0 for batch in data.stream(0, 6)) == lived_in
+
+
+def test_each_clip_of_a_batch_has_a_past_of_its_own(batches: MakeBatches) -> None:
+    batch = batches(replace(PLAIN, lived_in_share=1.0)).make(0)
+    pasts = batch.waveforms[:, : batch.past_frames * HOP]
+    assert len({row.numpy().tobytes() for row in pasts}) == len(pasts)
+    assert float(pasts.abs().amax(dim=1).min()) > 0
+
+
+def test_without_other_sound_there_is_no_past(tiny_task: Task) -> None:
+    silent = replace(tiny_task, other_sounds=())
+    assert Batches(silent, replace(PLAIN, lived_in_share=1.0), LogMelConfig(), 8, 0).make(0).past_frames == 0
+
+
+def test_masks_hide_at_most_what_was_allowed(batches: MakeBatches) -> None:
+    data = batches(replace(PLAIN, mask_bins=4, mask_frames=9))
+    masks = torch.cat([batch.masks for batch in data.stream(0, 6)])
+    whole_bins, whole_frames = masks.all(dim=2), masks.all(dim=1)
+    assert torch.equal(masks, whole_bins[:, :, None] | whole_frames[:, None, :])
+    assert int(whole_bins.sum(dim=1).max()) == 4
+    assert int(whole_frames.sum(dim=1).max()) == 9
+    assert int(whole_bins.sum(dim=1).min()) == int(whole_frames.sum(dim=1).min()) == 0
+
+
+def test_masking_more_than_there_is_hides_at_most_everything(batches: MakeBatches) -> None:
+    batch = batches(replace(PLAIN, mask_bins=1000, mask_frames=1000)).make(0)
+    assert batch.masks.shape == (16, 40, CLIP_FRAMES)
+
+
+@pytest.mark.parametrize("policy", ["full", "reference"])
+def test_a_clip_sounds_different_every_time_it_is_heard(tiny_task: Task, policy: str) -> None:
+    one = replace(
+        tiny_task.training,
+        clips=(tiny_task.training.clips[0],) * 2,
+        pcm=np.stack([tiny_task.training.pcm[0]] * 2),
+        targets=np.array([True, False]),
+    )
+    variation = replace(PLAIN, policy=policy)  # type: ignore[arg-type]
+    data = Batches(replace(tiny_task, training=one), variation, LogMelConfig(), 2, 0)
+    heard = torch.cat([batch.waveforms for batch in data.stream(0, 12)])
+    assert len({row.numpy().tobytes() for row in heard}) >= 8
+
+
+def test_the_chain_of_the_full_policy_is_the_one_given(batches: MakeBatches) -> None:
+    """A chain in which nothing is ever likely leaves every clip alone."""
+    names = [name for name in vars(WaveAugmentation()) if name.endswith("_probability")]
+    nothing = WaveAugmentation(**dict.fromkeys(names, 0.0))
+    quiet = batches(replace(PLAIN, policy="full", wave=nothing))
+    assert torch.equal(quiet.make(1).waveforms, batches(PLAIN).make(1).waveforms)
+
+
+def test_making_a_batch_changes_nothing_it_was_given(batches: MakeBatches, tiny_task: Task) -> None:
+    sounds = (tiny_task.training.pcm, tiny_task.training.targets, *tiny_task.noises, *tiny_task.other_sounds)
+    before = [sound.copy() for sound in sounds]
+    variation = Variation(lived_in_share=1.0)
+    for batch in batches(variation).stream(0, 6):
+        batch.waveforms.zero_()
+        batch.targets.zero_()
+    assert all(np.array_equal(sound, copy) for sound, copy in zip(sounds, before, strict=True))
+
+
+def test_log_mels_are_those_of_the_front_end_and_computed_once(batches: MakeBatches) -> None:
+    front_end = LogMel(LogMelConfig())
+    batch = batches().make(0)
+    log_mels = batch.log_mels(front_end)
+    assert log_mels.shape == (16, 40, batch.past_frames + CLIP_FRAMES)
+    assert torch.equal(log_mels, front_end(batch.waveforms))
+    assert batch.log_mels(front_end) is log_mels
+
+
+def test_a_batch_that_moves_stays_what_it_was(batches: MakeBatches) -> None:
+    batch = batches().make(2)
+    assert digest(batch.to(torch.device("cpu"))) == digest(batch)
+
+
+def test_an_empty_stretch_of_the_training_has_no_batches(batches: MakeBatches) -> None:
+    assert list(batches().stream(4, 4)) == []
+
+
+def test_an_error_in_making_a_batch_reaches_who_waits_for_it(tiny_task: Task) -> None:
+    noiseless = Batches(replace(tiny_task, noises=()), Variation(), LogMelConfig(), 16, 0)
+    with pytest.raises(Exception, match="no background recordings"):
+        next(noiseless.stream(0, 3))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"lived_in_share": 1.5}, "lived_in_share is 1.5, expected a share from 0 to 1"),
+        ({"lived_in_share": float("nan")}, "lived_in_share is nan"),
+        ({"lived_in_max_s": -1.0}, "lived_in_max_s is -1.0, expected 0 to 60 seconds"),
+        ({"lived_in_max_s": float("inf")}, "lived_in_max_s is inf"),
+        ({"mask_bins": -1}, "masks of -1 bins, 25 frames: expected 0 or more"),
+    ],
+)
+def test_a_variation_that_cannot_be_is_refused(fault: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Variation(**fault)  # type: ignore[arg-type]

@@ -1,0 +1,166 @@
+"""A task: who trains and who judges, each clip the part of a recording that it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hark import audio
+from hark.corpus import BACKGROUND_FOLDER
+from hark.dataset import Source, Task, clip_scores, load_task
+from hark.errors import CorpusError, TooManyBadClips, UsageError
+from hark.layers import Affine
+from hark.splits import find_leaks
+
+SPEAKERS = tuple(f"{number:08x}" for number in range(40))
+
+
+def _parts(task: Task) -> dict[str, set[str]]:
+    return {
+        name: {f"{clip.label}/{clip.path.name}" for clip in getattr(task, name).clips}
+        for name in ("training", "validation", "testing")
+    }
+
+
+def test_the_parts_share_nothing_and_leave_nothing_out(tiny_source: Source, tiny_task: Task) -> None:
+    parts = _parts(tiny_task)
+    assert {name: len(part) for name, part in parts.items()} == {
+        "training": 40,
+        "validation": 10,
+        "testing": 50,
+    }
+    assert len(set.union(*parts.values())) == 100
+    assert find_leaks({name: getattr(tiny_task, name).clips for name in parts}) == []
+    assert _parts(load_task(tiny_source, fold=1))["testing"].isdisjoint(parts["testing"])
+
+
+def test_targets_and_sound_are_those_of_the_clips(tiny_task: Task) -> None:
+    data = tiny_task.testing
+    for row in (0, len(data) // 2, len(data) - 1):
+        clip = data.clips[row]
+        assert data.targets[row] == (clip.label == "beep")
+        np.testing.assert_array_equal(data.waveforms([row])[0].numpy(), audio.read(clip.path))
+
+
+def test_decoded_sound_is_kept_and_used_again(
+    tiny_source: Source, tiny_task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hark.dataset._waveform", None)  # whoever decodes a clip now fails
+    again = load_task(tiny_source, fold=0)
+    np.testing.assert_array_equal(again.training.pcm, tiny_task.training.pcm)
+
+
+def test_what_trains_never_judges(tiny_source: Source, tiny_task: Task) -> None:
+    assert len(tiny_task.noises) == len(tiny_task.judging_noises) == 2
+    for path, train, judge in zip(
+        sorted((tiny_source.root / BACKGROUND_FOLDER).iterdir()),
+        tiny_task.noises,
+        tiny_task.judging_noises,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(np.concatenate((train, judge)), audio.to_pcm16(audio.read(path)))
+        assert len(train) == 4 * len(judge)
+    assert len(tiny_task.judging_speech) == 2
+    judged = [audio.to_pcm16(audio.read(path)) for path in tiny_task.judging_speech]
+    assert not any(np.array_equal(heard, sound) for heard in tiny_task.other_sounds for sound in judged)
+
+
+def _write_manifest(folder: Path, labels: tuple[str, ...] = ("yes", "no")) -> Path:
+    """One long recording per speaker, each word a second of it at a level that tells which."""
+    lines = []
+    for speaker in SPEAKERS:
+        levels = np.repeat([0.1 * (1 + place) for place in range(len(labels))], audio.SAMPLE_RATE)
+        audio.write(folder / f"{speaker}.wav", levels * np.tile([1.0, -1.0], len(levels) // 2))
+        lines += [
+            {
+                "path": f"{speaker}.wav",
+                "label": label,
+                "speaker": speaker,
+                "start_s": place,
+                "duration_s": 1.0,
+            }
+            for place, label in enumerate(labels)
+        ]
+    manifest = folder / "clips.jsonl"
+    manifest.write_text("\n".join(json.dumps(line) for line in lines))
+    return manifest
+
+
+def _source(root: Path, keyword: str = "yes") -> Source:
+    return Source(root=root, keyword=keyword, cache=root.parent / "cache", folds=2)
+
+
+def test_clips_of_one_recording_are_told_apart_by_their_times(tmp_path: Path) -> None:
+    data = load_task(_source(_write_manifest(tmp_path)), fold=0).testing
+    peaks = data.waveforms(slice(None)).amax(dim=1).numpy()
+    np.testing.assert_allclose(peaks, np.where(data.targets, 0.1, 0.2), atol=1e-4)
+
+
+def test_an_unknown_keyword_is_answered_with_the_words(tiny_source: Source) -> None:
+    with pytest.raises(CorpusError, match=r"no word 'bep'; expected one of: beep, hiss, hum$"):
+        load_task(replace(tiny_source, keyword="bep"), fold=0)
+
+
+@pytest.mark.parametrize("fold", [-1, 2])
+def test_a_fold_that_is_not_there_is_refused(tiny_source: Source, fold: int) -> None:
+    with pytest.raises(UsageError, match="expected 0 to 1"):
+        load_task(tiny_source, fold=fold)
+
+
+def test_a_part_without_other_words_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"the training part of fold 0 has .* expected some of both"):
+        load_task(_source(_write_manifest(tmp_path, labels=("yes",))), fold=0)
+
+
+def test_a_speech_folder_without_speech_is_refused(tiny_source: Source, tmp_path: Path) -> None:
+    """A misspelt folder would otherwise be no speech at all, without a word."""
+    with pytest.raises(CorpusError, match="no recordings"):
+        load_task(replace(tiny_source, speech=tmp_path / "speach"), fold=0)
+
+
+@pytest.mark.parametrize(
+    ("max_bad_share", "outcome"),
+    [(0.02, lambda task: len(task.quarantined) == 1), (0.001, None)],
+)
+def test_bad_clips_are_named_and_left_out_up_to_the_allowed_share(
+    tmp_path: Path, max_bad_share: float, outcome: Callable[[Task], bool] | None
+) -> None:
+    manifest = _write_manifest(tmp_path)
+    (tmp_path / "empty.wav").touch()
+    with manifest.open("a") as file:
+        file.write('\n{"path": "empty.wav", "label": "no", "speaker": "nobody"}\n')
+    source = replace(_source(manifest), max_bad_share=max_bad_share)
+    if outcome is None:
+        with pytest.raises(TooManyBadClips, match="1 of 81 clips are unusable"):
+            load_task(source, fold=0)
+        return
+    task = load_task(source, fold=0)
+    assert outcome(task)
+    assert "empty.wav: 0 bytes" in task.quarantined[0]
+    assert sum(len(part) for part in (task.training, task.validation, task.testing)) == 80
+
+
+class Peak(torch.nn.Module):
+    """Judges a clip by its last sample: the logits of its last step are (0, that sample)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalize = Affine(1)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """`(clips, samples)` to `(clips, 2, samples)`."""
+        return torch.stack((torch.zeros_like(waveforms), waveforms), dim=1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, 256])
+def test_a_clip_score_is_that_of_its_last_step_whatever_the_batches(tiny_task: Task, batch_size: int) -> None:
+    scores = clip_scores(Peak(), tiny_task.testing, batch_size=batch_size)
+    assert scores.dtype == np.float64
+    np.testing.assert_array_equal(scores, tiny_task.testing.pcm[:, -1] / 32_768)

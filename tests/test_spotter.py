@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from contract import check_streaming_contract, chunkings, seeded, small_spotter, spotter
+from hark.errors import ConfigError
+from hark.features import LogMelConfig
+from hark.models.crnn import BASE, PUBLISHED, STAGE_2, Crnn, CrnnConfig
+from hark.models.spotter import Spotter, SpotterConfig, estimate_normalization, keyword_score, with_network
+
+
+def second(*, seed: int = 0) -> Tensor:
+    """A second of noise for each row of a batch, in float64."""
+    return seeded(lambda: 0.1 * torch.randn(2, 16_000, dtype=torch.float64), seed=seed)
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(data=st.data())
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_spotters_keep_the_contract_on_a_second_of_sound(name: str, data: st.DataObject) -> None:
+    check_streaming_contract(spotter(PUBLISHED[name]), second(), data.draw(chunkings(16_000)))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_spotters_keep_the_contract_in_chunks_of_ten_milliseconds(name: str) -> None:
+    check_streaming_contract(spotter(PUBLISHED[name]), second(), [160] * 100)
+
+
+@pytest.mark.parametrize(("network", "first", "hop"), [(BASE, 3_200, 1_280), (STAGE_2, 3_200, 960)])
+def test_outputs_come_as_soon_as_their_sound_is_complete(network: CrnnConfig, first: int, hop: int) -> None:
+    model = spotter(network)
+    assert (model.first_step_samples, model.step_samples) == (first, hop)
+    for count in range(3):
+        complete = first + count * hop
+        assert model(torch.zeros(1, complete - 1)).shape[-1] == count
+        assert model(torch.zeros(1, complete)).shape[-1] == count + 1
+
+
+def test_a_carried_state_is_not_a_fresh_one() -> None:
+    """The two protocols differ, which is why both are always told apart."""
+    model = spotter(STAGE_2).double()
+    _, lived_in = model.step(second(seed=1), model.initial_state(2))
+    carried, _ = model.step(second(), lived_in)
+    assert (carried[..., -1] - model(second())[..., -1]).abs().max() > 1e-6
+
+
+def test_the_score_is_the_difference_of_the_logits_in_float64() -> None:
+    logits = torch.tensor([[[1.0, 0.0], [3.0, -2.0]]])
+    assert keyword_score(logits).tolist() == [[2.0, -2.0]]
+    assert keyword_score(logits).dtype == torch.float64
+
+
+def test_the_score_does_not_saturate_where_posteriors_do() -> None:
+    logits = torch.tensor([[[0.0, 0.0], [90.0, 91.0]]])
+    assert logits.softmax(dim=1)[0, 1].tolist() == [1.0, 1.0]
+    assert keyword_score(logits).tolist() == [[90.0, 91.0]]
+
+
+def test_estimated_normalization_gives_mean_zero_and_deviation_one_in_each_band() -> None:
+    model = small_spotter()
+    sound = seeded(lambda: torch.randn(4, 800))
+    estimate_normalization(model, sound)
+    bands = model.normalize(model.features(sound)).transpose(0, 1).flatten(1)
+    varied = model.features(sound).std(dim=(0, 2)) > 1e-3
+    assert varied.sum() >= 4
+    torch.testing.assert_close(bands.mean(dim=1), torch.zeros(8), rtol=0, atol=1e-4)
+    torch.testing.assert_close(bands.std(dim=1)[varied], torch.ones(8)[varied], rtol=0, atol=1e-4)
+
+
+def test_a_band_that_never_changes_is_not_blown_up() -> None:
+    model = small_spotter()
+    estimate_normalization(model, torch.zeros(2, 800))
+    assert model.normalize(model.features(torch.zeros(1, 80))).abs().max() < 1e-3
+
+
+def test_another_network_comes_behind_the_same_front_end() -> None:
+    model = spotter(BASE).double()
+    network = seeded(lambda: Crnn(STAGE_2)).double().eval()
+    other = with_network(model, network)
+    assert other.config.network == STAGE_2
+    assert not other.training
+    expected = network(model.normalize(model.features(second())))
+    torch.testing.assert_close(other(second()), expected, rtol=0, atol=0)
+    assert other.normalize.scale.data_ptr() != model.normalize.scale.data_ptr()
+
+
+def test_a_network_for_other_bands_than_the_front_end_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match="40 mel bands behind a front end of 20: set both n_mels"):
+        SpotterConfig(keyword="happy", features=LogMelConfig(n_mels=20))
+
+
+def test_a_spotter_is_a_chain_of_three() -> None:
+    model = Spotter(SpotterConfig(keyword="happy"))
+    assert [name for name, _ in model.layers()] == ["features", "normalize", "network"]
