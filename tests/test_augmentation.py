@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hark import augmentation as aug
+from hark import policies
 from hark.errors import ConfigError, UsageError
 
 Wave = npt.NDArray[np.float32]
@@ -27,7 +28,7 @@ def power_db(x: Wave) -> float:
 
 
 HISS = np.random.default_rng(7).standard_normal(20_000).astype(np.float32) * np.float32(0.05)
-EVERYTHING = aug.WaveAugmentation(
+EVERYTHING = policies.WaveAugmentation(
     speed_probability=1,
     shift_probability=1,
     reverb_probability=1,
@@ -44,8 +45,8 @@ VARIATIONS: dict[str, Variation] = {
     "speed": aug.speed,
     "clip_peaks": aug.clip_peaks,
     "reverberate": aug.reverberate,
-    "reference_augmentation": lambda x, rng: aug.reference_augmentation(x, rng, [HISS]),
-    "WaveAugmentation": lambda x, rng: aug.WaveAugmentation()(x, rng, [HISS]),
+    "reference_augmentation": lambda x, rng: policies.reference_augmentation(x, rng, [HISS]),
+    "WaveAugmentation": lambda x, rng: policies.WaveAugmentation()(x, rng, [HISS]),
     "everything at once": lambda x, rng: EVERYTHING(x, rng, [HISS]),
 }
 every_variation = pytest.mark.parametrize("vary", VARIATIONS.values(), ids=VARIATIONS.keys())
@@ -277,7 +278,9 @@ def test_every_width_up_to_the_widest_occurs() -> None:
 
 def test_the_reference_policy_is_one_of_four() -> None:
     x = tone(16_000, level=0.5)
-    changes = [aug.reference_augmentation(x, aug.generator(0, 0, i), [np.tile(HISS, 48)]) - x for i in range(200)]
+    changes = [
+        policies.reference_augmentation(x, aug.generator(0, 0, i), [np.tile(HISS, 48)]) - x for i in range(200)
+    ]
     kinds = {"none": 0, "hiss": 0, "quiet": 0, "background": 0}
     for change in changes:
         if not change.any():
@@ -293,7 +296,7 @@ def test_the_reference_policy_is_one_of_four() -> None:
 
 def test_probability_zero_leaves_the_clip_alone() -> None:
     names = ("speed", "shift", "reverb", "noise", "clip", "gain", "gaussian")
-    nothing = aug.WaveAugmentation(**{f"{name}_probability": 0.0 for name in names})
+    nothing = policies.WaveAugmentation(**{f"{name}_probability": 0.0 for name in names})
     np.testing.assert_array_equal(nothing(tone(), aug.generator(0, 0, 0)), tone())
 
 
@@ -309,14 +312,14 @@ def test_probability_zero_leaves_the_clip_alone() -> None:
 )
 def test_faults_of_a_policy_are_all_named_at_once(setting: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        aug.WaveAugmentation(**setting)  # type: ignore[arg-type]
+        policies.WaveAugmentation(**setting)  # type: ignore[arg-type]
 
 
 def test_noise_without_recordings_is_refused_before_any_draw() -> None:
     with pytest.raises(UsageError, match="no background recordings"):
-        aug.WaveAugmentation(noise_probability=1e-9)(tone(), aug.generator(0, 0, 0))
+        policies.WaveAugmentation(noise_probability=1e-9)(tone(), aug.generator(0, 0, 0))
     with pytest.raises(UsageError, match="no background recordings"):
-        aug.reference_augmentation(tone(), aug.generator(0, 0, 0), [])
+        policies.reference_augmentation(tone(), aug.generator(0, 0, 0), [])
 
 
 def test_a_range_that_runs_backwards_is_refused() -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from hark.augmentation import WaveAugmentation
 from hark.batching import Batch, Batches, Variation
 from hark.dataset import Source, Task, load_task
-from hark.errors import ConfigError
+from hark.errors import ConfigError, UsageError
 from hark.features import LogMel, LogMelConfig
+from hark.policies import WaveAugmentation
 
 CLIP_FRAMES = 100
 HOP = LogMelConfig().hop_length
@@ -169,6 +169,13 @@ def test_a_clip_sounds_different_every_time_it_is_heard(tiny_task: Task, policy:
     assert len({row.numpy().tobytes() for row in heard}) >= 8
 
 
+def test_a_clip_that_is_drawn_twice_in_an_epoch_sounds_different_each_time(batches: MakeBatches) -> None:
+    hissing = replace(PLAIN, policy="full", wave=WaveAugmentation(gaussian_probability=1.0))
+    drawn, heard = (batches(variation, size=40).make(0).waveforms for variation in (PLAIN, hissing))
+    assert len({row.numpy().tobytes() for row in drawn}) < 40
+    assert len({row.numpy().tobytes() for row in heard}) == 40
+
+
 def test_the_chain_of_the_full_policy_is_the_one_given(batches: MakeBatches) -> None:
     """A chain in which nothing is ever likely leaves every clip alone."""
     names = [name for name in vars(WaveAugmentation()) if name.endswith("_probability")]
@@ -206,9 +213,17 @@ def test_an_empty_stretch_of_the_training_has_no_batches(batches: MakeBatches) -
 
 
 def test_an_error_in_making_a_batch_reaches_who_waits_for_it(tiny_task: Task) -> None:
-    noiseless = Batches(replace(tiny_task, noises=()), Variation(), LogMelConfig(), 16, 0)
-    with pytest.raises(Exception, match="no background recordings"):
+    noiseless = Batches(replace(tiny_task, noises=()), Variation(policy="reference"), LogMelConfig(), 16, 0)
+    with pytest.raises(UsageError, match="no background recordings"):
         next(noiseless.stream(0, 3))
+
+
+def test_a_corpus_without_background_is_varied_without_noise(tiny_task: Task) -> None:
+    """Any tree of words trains; only the noise is left out of the chain."""
+    noiseless = Batches(replace(tiny_task, noises=()), Variation(), LogMelConfig(), 16, 0)
+    silent = Variation(wave=WaveAugmentation(noise_probability=0.0))
+    without = Batches(replace(tiny_task, noises=()), silent, LogMelConfig(), 16, 0)
+    assert digest(noiseless.make(1)) == digest(without.make(1))
 
 
 @pytest.mark.parametrize(

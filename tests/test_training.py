@@ -27,6 +27,7 @@ from hark.model_files import to_bytes
 from hark.models.crnn import Trace
 from hark.models.spotter import Spotter
 from hark.runs import Run
+from hark.streaming import State, flatten
 from hark.trainee import Trainee
 from hark.training import (
     Objective,
@@ -36,6 +37,7 @@ from hark.training import (
     learning_rate,
     listen,
     make_optimizer,
+    set_pace,
     train,
     validate,
 )
@@ -279,6 +281,38 @@ def test_listening_with_a_past_is_streaming(tiny_task: Task, tiny_spotter: NewSp
         trace = listen(model, batch)
         stream = model(batch.waveforms)
         torch.testing.assert_close(trace.logits, stream[..., -trace.logits.shape[-1] :], atol=1e-5, rtol=0)
+
+
+def test_no_gradient_flows_through_the_past(
+    tiny_task: Task, tiny_spotter: NewSpotter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network learns to hear the clip from whatever state it finds, not to prepare the state."""
+    model, found = tiny_spotter(), list[Tensor]()
+    trace = model.network.trace
+
+    def noting(x: Tensor, state: State) -> Trace:
+        found.extend(flatten(state).values())
+        return trace(x, state)
+
+    batch = Batches(tiny_task, Variation(policy="none", lived_in_share=1.0), LogMelConfig(), 4, 0).make(0)
+    monkeypatch.setattr(model.network, "trace", noting)
+    cross_entropy(listen(model, batch), batch).backward()
+    state = found[-len(flatten(model.network.initial_state())) :]
+    assert any(tensor.any() for tensor in state), "the state is lived-in"
+    assert not any(tensor.requires_grad for tensor in state)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_randomness_of_a_step_is_a_function_of_seed_and_step(tiny_spotter: NewSpotter) -> None:
+    optimizer = make_optimizer(tiny_spotter(), SHORT)
+
+    def drawn(seed: int, step: int) -> Tensor:
+        set_pace(optimizer, 0.25, seed, step)
+        return torch.rand(8)
+
+    assert torch.equal(drawn(0, 5), drawn(0, 5))
+    assert len({drawn(seed, step).numpy().tobytes() for seed in (0, 1) for step in range(9)}) == 18
+    assert {group["lr"] for group in optimizer.param_groups} == {0.25}
 
 
 def test_masks_hide_what_they_cover(tiny_task: Task, tiny_spotter: NewSpotter) -> None:

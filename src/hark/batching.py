@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -18,16 +19,11 @@ import torch
 from torch import Tensor
 
 from hark.audio import from_pcm16
-from hark.augmentation import (
-    WaveAugmentation,
-    generator,
-    lived_in_batch,
-    reference_augmentation,
-    spectrogram_mask,
-)
+from hark.augmentation import generator, lived_in_batch, spectrogram_mask
 from hark.dataset import Task
 from hark.errors import ConfigError
 from hark.features import LogMel, LogMelConfig
+from hark.policies import WaveAugmentation, reference_augmentation
 
 # One family of random streams per purpose; clips use the numbers below 2^40.
 _ORDER, _MASKS, _PAST = 1 << 40, 1 << 41, 1 << 42
@@ -127,12 +123,18 @@ class Batches:
         share = np.where(targets, 0.5 / targets.sum(), 0.5 / (~targets).sum())
         return generator(self.seed, epoch, _ORDER).choice(len(targets), len(targets), p=share)
 
+    @cached_property
+    def _wave(self) -> WaveAugmentation:
+        """The chain of augmentations, without noise where the corpus has none."""
+        wave = self.variation.wave
+        return wave if self.task.noises else replace(wave, noise_probability=0.0)
+
     def _vary(self, row: int, epoch: int, place: int) -> npt.NDArray[np.float32]:
         clip = from_pcm16(self.task.training.pcm[row])
         rng = generator(self.seed, epoch, place)
         match self.variation.policy:
             case "full":
-                return self.variation.wave(clip, rng, self.task.noises)
+                return self._wave(clip, rng, self.task.noises)
             case "reference":
                 return reference_augmentation(clip, rng, self.task.noises)
             case "none":

@@ -133,6 +133,8 @@ def train(
     optimizer = fabric.setup_optimizers(trainee.optimizer)
     trainee.restore(run)
 
+    if not task.noises:
+        run.log("warning", step=None, message="the corpus has no background recordings: none is mixed in")
     data = Batches(task, config.variation, model.config.features, config.batch_size, config.seed)
     total = config.epochs * data.per_epoch
     validate_every = max(1, total // config.validations)
