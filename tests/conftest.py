@@ -20,7 +20,7 @@ from hark.dataset import Source, Task, load_task
 from hark.models.crnn import CrnnConfig
 from hark.models.spotter import Spotter, SpotterConfig
 from hark.recipes import Recipe, parse_recipe
-from hark.reproduction import Study, run_fold
+from hark.reproduction import Plan, run_fold
 from hark.runs import Run
 from hark.splits import fold_of, fold_parts, speech_part
 
@@ -99,17 +99,17 @@ def mini_recipe(tiny_network: CrnnConfig) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def mini_study(mini_recipe: Recipe, tiny_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def mini_plan(mini_recipe: Recipe, tiny_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """The mini recipe, done on the first fold. Tests only read its runs."""
-    study = Study(recipe=mini_recipe, source=tiny_source, out=tmp_path_factory.mktemp("study"), device="cpu")
-    run_fold(study, 0)
-    return study
+    plan = Plan(recipe=mini_recipe, source=tiny_source, out=tmp_path_factory.mktemp("plan"), device="cpu")
+    run_fold(plan, 0)
+    return plan
 
 
 @pytest.fixture(scope="session")
-def mini_runs(mini_study: Study) -> Path:
+def mini_runs(mini_plan: Plan) -> Path:
     """The runs of the mini recipe on the first fold, a folder for each stage."""
-    return mini_study.fold_folder(0)
+    return mini_plan.fold_folder(0)
 
 
 @pytest.fixture

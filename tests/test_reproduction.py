@@ -12,30 +12,30 @@ from hark.dataset import Source
 from hark.errors import UsageError
 from hark.models.crnn import CrnnConfig
 from hark.recipes import parse_recipe
-from hark.reproduction import Study, reproduce, run_fold
+from hark.reproduction import Plan, reproduce, run_fold
 from hark.runs import Run
 
 
 @pytest.fixture
-def study(tiny_source: Source, tiny_network: CrnnConfig, tmp_path: Path) -> Study:
+def plan(tiny_source: Source, tiny_network: CrnnConfig, tmp_path: Path) -> Plan:
     """One short training that nobody judges."""
     stage = {"kind": "train", "network": asdict(tiny_network)}
     values = {"training": {"epochs": 1, "batch_size": 16, "validations": 1}, "stages": {"base": stage}}
-    return Study(recipe=parse_recipe(values, name="one"), source=tiny_source, out=tmp_path / "runs", device="cpu")
+    return Plan(recipe=parse_recipe(values, name="one"), source=tiny_source, out=tmp_path / "runs", device="cpu")
 
 
 def test_folds_in_processes_of_their_own_give_what_one_process_gives(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the error of one fold is raised here, when the others are done."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)  # one thread for each, as in these tests
     with pytest.raises(UsageError, match="fold 9: expected 0 to 1"):
-        reproduce(study, folds=(0, 1, 9), jobs=2)
-    here = replace(study, out=tmp_path / "here")
+        reproduce(plan, folds=(0, 1, 9), jobs=2)
+    here = replace(plan, out=tmp_path / "here")
     models = set()
     for fold in (0, 1):
         run_fold(here, fold)
-        runs = [Run.open(each.fold_folder(fold) / "base") for each in (study, here)]
+        runs = [Run.open(each.fold_folder(fold) / "base") for each in (plan, here)]
         assert all(run.is_finished and run.about["fold"] == fold for run in runs)
         first, second = (run.path("model.safetensors").read_bytes() for run in runs)
         assert first == second
@@ -43,13 +43,13 @@ def test_folds_in_processes_of_their_own_give_what_one_process_gives(
     assert len(models) == 2
 
 
-def test_folds_one_by_one_stop_at_the_first_error(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_one_by_one_stop_at_the_first_error(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     with pytest.raises(UsageError, match="fold 7: expected 0 to 1"):
-        reproduce(study, folds=(0, 7, 1), jobs=1)
-    assert Run.open(study.fold_folder(0) / "base").is_finished
-    assert not study.fold_folder(1).exists()
+        reproduce(plan, folds=(0, 7, 1), jobs=1)
+    assert Run.open(plan.fold_folder(0) / "base").is_finished
+    assert not plan.fold_folder(1).exists()
 
 
-def test_runs_lie_by_recipe_and_fold(study: Study) -> None:
-    assert study.fold_folder(3) == study.out / "one" / "fold-3"
+def test_runs_lie_by_recipe_and_fold(plan: Plan) -> None:
+    assert plan.fold_folder(3) == plan.out / "one" / "fold-3"

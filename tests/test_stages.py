@@ -20,7 +20,7 @@ from hark.models.spotter import Spotter
 from hark.pruning import PruningConfig, prune
 from hark.quantization import is_quantized
 from hark.recipes import Recipe, parse_recipe
-from hark.reproduction import Study
+from hark.reproduction import Plan
 from hark.runs import Run
 from hark.stages import Bench, run_recipe
 
@@ -79,8 +79,8 @@ def test_every_kind_of_stage_leaves_the_files_of_its_kind(mini_runs: Path) -> No
     assert found == FILES
 
 
-def test_every_run_tells_what_it_is_and_what_it_was_made_from(mini_study: Study, mini_runs: Path) -> None:
-    runs = [Run.open(mini_runs / name) for name in mini_study.recipe.stages]
+def test_every_run_tells_what_it_is_and_what_it_was_made_from(mini_plan: Plan, mini_runs: Path) -> None:
+    runs = [Run.open(mini_runs / name) for name in mini_plan.recipe.stages]
     assert all(run.is_finished for run in runs)
     assert [run.about["order"] for run in runs] == list(range(6))
     assert {run.name: run.about["parents"] for run in runs} == {
@@ -183,9 +183,9 @@ def test_the_damage_of_pruning_begins_at_the_whole_model(mini_runs: Path, tiny_t
     assert told["row_wise"][0] == pytest.approx(whole, abs=1e-3)
 
 
-def test_a_second_call_does_nothing(mini_study: Study, mini_runs: Path, tiny_task: Task) -> None:
+def test_a_second_call_does_nothing(mini_plan: Plan, mini_runs: Path, tiny_task: Task) -> None:
     before = snapshot(mini_runs)
-    again = run_recipe(mini_study.recipe, Bench(tiny_task, 2, mini_runs, "cpu"))
+    again = run_recipe(mini_plan.recipe, Bench(tiny_task, 2, mini_runs, "cpu"))
     assert snapshot(mini_runs) == before
     assert [run.name for run in again] == list(FILES)
 

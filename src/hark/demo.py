@@ -12,7 +12,7 @@ from hark.evaluation import detections_in
 from hark.model_files import load
 from hark.recipes import load_recipe
 from hark.report import headline, write_report
-from hark.reproduction import Study, run_fold
+from hark.reproduction import Plan, run_fold
 from hark.runs import Run
 from hark.synthesis import Stream, cast, synthesize_corpus, synthesize_stream
 
@@ -33,14 +33,14 @@ def run_demo(out: Path, *, say: Callable[[str], None]) -> None:
     say(f"2. Train a base network to spot {KEYWORD!r}, a student that learns from it; prune and quantise;")
     say("   judge each on voices that none of them has heard")
     source = Source(root=corpus, keyword=KEYWORD, cache=out / "cache")
-    study = Study(recipe=load_recipe("demo"), source=source, out=out / "runs")
-    run_fold(study, 0)
-    chosen = study.fold_folder(0) / CHOSEN
+    plan = Plan(recipe=load_recipe("demo"), source=source, out=out / "runs")
+    run_fold(plan, 0)
+    chosen = plan.fold_folder(0) / CHOSEN
     say(f"3. {_proof(chosen)}")
     say(f"4. Listen to a recording of {len(SENTENCE)} words by yet other voices")
     _detect(chosen, out / "recording.wav", say)
     say(f"5. All figures are on one page: open {page}")
-    for sentence in headline(write_report([study.fold_folder(0)], page)):
+    for sentence in headline(write_report([plan.fold_folder(0)], page)):
         say(f"   {sentence}")
 
 

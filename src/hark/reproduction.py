@@ -17,7 +17,7 @@ from hark.stages import Bench, run_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Plan:
     """A recipe, the data it runs on, and where its runs go."""
 
     recipe: Recipe
@@ -31,16 +31,16 @@ class Study:
         return self.out / self.recipe.name / f"fold-{fold}"
 
 
-def run_fold(study: Study, fold: int, *, threads: int | None = None) -> None:
+def run_fold(plan: Plan, fold: int, *, threads: int | None = None) -> None:
     """Run the recipe on one fold; finished stages are kept."""
     if threads:
         torch.set_num_threads(threads)
-    task = load_task(study.source, fold=fold)
-    bench = Bench(task, study.source.folds, study.fold_folder(fold), study.device, study.trackers)
-    run_recipe(study.recipe, bench)
+    task = load_task(plan.source, fold=fold)
+    bench = Bench(task, plan.source.folds, plan.fold_folder(fold), plan.device, plan.trackers)
+    run_recipe(plan.recipe, bench)
 
 
-def reproduce(study: Study, *, folds: Sequence[int], jobs: int) -> None:
+def reproduce(plan: Plan, *, folds: Sequence[int], jobs: int) -> None:
     """Run the recipe on `folds`, `jobs` of them at a time, each in a process of its own.
 
     The cores are shared out evenly. The first error stops what has not begun and is raised here.
@@ -48,10 +48,10 @@ def reproduce(study: Study, *, folds: Sequence[int], jobs: int) -> None:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     if jobs == 1:
         for fold in folds:
-            run_fold(study, fold, threads=threads)
+            run_fold(plan, fold, threads=threads)
         return
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(run_fold, study, fold, threads=threads) for fold in folds]
+        waiting = [pool.submit(run_fold, plan, fold, threads=threads) for fold in folds]
         try:
             for future in waiting:
                 future.result()

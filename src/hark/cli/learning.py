@@ -37,7 +37,7 @@ def train(recipe: str | None, network: str | None, out: Path, overrides: tuple[s
       $ hark train my-recipe.toml --data speech_commands --keyword happy --set training.epochs=20
     """
     from hark.recipes import load_recipe
-    from hark.reproduction import Study, run_fold
+    from hark.reproduction import Plan, run_fold
 
     if (recipe is None) == (network is None):
         raise UsageError("hark train: expected either a RECIPE or --network base|stage-1|stage-2")
@@ -48,9 +48,9 @@ def train(recipe: str | None, network: str | None, out: Path, overrides: tuple[s
     work = {key: task.pop(key) for key in ("device", "trackers")}
     fold = task.pop("fold")
     loaded = load_recipe(recipe, overrides=overrides)
-    study = Study(recipe=loaded, source=source(task, cache=out), out=out, **work)
-    run_fold(study, fold)
-    click.echo(f"{study.fold_folder(fold)}: {len(loaded.stages)} stages done")
+    plan = Plan(recipe=loaded, source=source(task, cache=out), out=out, **work)
+    run_fold(plan, fold)
+    click.echo(f"{plan.fold_folder(fold)}: {len(loaded.stages)} stages done")
 
 
 @click.command()

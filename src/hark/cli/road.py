@@ -41,18 +41,16 @@ def reproduce(
     """
     from hark.recipes import load_recipe
     from hark.report import write_report
-    from hark.reproduction import Study
+    from hark.reproduction import Plan
     from hark.reproduction import reproduce as run
 
     work = {key: corpus.pop(key) for key in ("device", "trackers")}
     data = source(corpus, cache=out)
-    studies = [
-        Study(recipe=load_recipe(name, overrides=overrides), source=data, out=out, **work) for name in recipes
-    ]
-    for study in studies:
-        run(study, folds=only or range(data.folds), jobs=jobs)
+    plans = [Plan(recipe=load_recipe(name, overrides=overrides), source=data, out=out, **work) for name in recipes]
+    for plan in plans:
+        run(plan, folds=only or range(data.folds), jobs=jobs)
     page = out / "report.html"
-    write_report([out / study.recipe.name for study in studies], page)
+    write_report([out / plan.recipe.name for plan in plans], page)
     click.echo(f"{page}: open it in a browser")
 
 
