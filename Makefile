@@ -35,7 +35,7 @@ check: $(INSTALLED) ## style, types, order of imports, documents
 
 bench: $(INSTALLED) ## the slow tests, then every script in benchmarks/
 	$(BIN)/python -m pytest -m slow || test $$? -eq 5 # 5: there is none
-	set -e; for script in benchmarks/*.py; do $(BIN)/python "$$script"; done
+	set -e; for script in benchmarks/bench_*.py; do $(BIN)/python "$$script"; done
 
 reproduce: $(INSTALLED) ## the reference's whole report, with ours beside it, on real speech (hours); DATA=a folder per word
 	$(BIN)/hark reproduce --data $(DATA) --keyword $(KEYWORD) --folds $(FOLDS)
