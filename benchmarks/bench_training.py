@@ -41,7 +41,8 @@ def noise_task(*, clips: int = 5000, samples: int = 16_000) -> Task:
         return Dataset(names, pcm, np.arange(count) % 5 == 0)
 
     noises = tuple(rng.integers(-3000, 3000, 60 * samples, dtype=np.int16) for _ in range(2))
-    return Task("word", 0, "noise", (), dataset(clips), dataset(100), dataset(100), noises, noises, noises, ())
+    parts = dataset(clips), dataset(100), dataset(100)
+    return Task("word", "speakers", 0, 5, "noise", (), *parts, noises, noises, noises, ())
 
 
 def rates(network: CrnnConfig, task: Task, *, epochs: int, lived_in_share: float) -> list[float]:

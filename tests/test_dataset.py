@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from hark import audio
-from hark.corpus import BACKGROUND_FOLDER
+from hark.corpus import BACKGROUND_FOLDER, Clip, scan, write_manifest
 from hark.dataset import Source, Task, clip_scores, load_task
 from hark.errors import CorpusError, TooManyBadClips, UsageError
 from hark.layers import Affine
-from hark.splits import find_leaks
+from hark.splits import Parts, SplitRule, find_leaks, official_part
 
 SPEAKERS = tuple(f"{number:08x}" for number in range(40))
 
@@ -106,6 +106,42 @@ def test_clips_of_one_recording_are_told_apart_by_their_times(tmp_path: Path) ->
 def test_an_unknown_keyword_is_answered_with_the_words(tiny_source: Source) -> None:
     with pytest.raises(CorpusError, match=r"no word 'bep'; expected one of: beep, hiss, hum$"):
         load_task(replace(tiny_source, keyword="bep"), fold=0)
+
+
+def _clips(task: Task) -> dict[str, tuple[Clip, ...]]:
+    return {name: getattr(task, name).clips for name in Parts._fields}
+
+
+def test_the_official_split_goes_by_the_hash_rule(tiny_source: Source) -> None:
+    for name, part in _clips(load_task(replace(tiny_source, split="official"), fold=0)).items():
+        assert {official_part(clip.path.name) for clip in part} == {name}
+
+
+def test_the_reference_split_is_random_by_clip_and_leaks_speakers(tiny_source: Source) -> None:
+    parts = _clips(load_task(replace(tiny_source, split="random"), fold=0))
+    assert [len(part) for part in parts.values()] == [72, 8, 20]
+    assert find_leaks(parts)
+
+
+@pytest.mark.parametrize("split", ["official", "manifest"])
+def test_a_rule_of_one_split_has_no_other_fold(split: SplitRule, tiny_source: Source) -> None:
+    with pytest.raises(UsageError, match="it has but one"):
+        load_task(replace(tiny_source, split=split), fold=1)
+
+
+def test_a_manifest_may_say_which_part_a_clip_is_in(tiny_source: Source) -> None:
+    told = [replace(clip, split=Parts._fields[row % 3]) for row, clip in enumerate(scan(tiny_source.root))]
+    manifest = tiny_source.root / "split.jsonl"
+    write_manifest(manifest, told)
+    parts = _clips(load_task(replace(tiny_source, root=manifest, split="manifest"), fold=0))
+    assert {name: {clip.split for clip in part} for name, part in parts.items()} == {
+        name: {name} for name in Parts._fields
+    }
+
+
+def test_a_clip_that_names_no_part_is_refused(tiny_source: Source) -> None:
+    with pytest.raises(CorpusError, match="split is None, expected one of training, validation, testing"):
+        load_task(replace(tiny_source, split="manifest"), fold=0)
 
 
 @pytest.mark.parametrize("fold", [-1, 2])

@@ -27,7 +27,7 @@ from hark.files import write_atomically
 from hark.inspection import MAX_BAD_SHARE, inspect_clips
 from hark.layers import Affine
 from hark.models.spotter import keyword_score
-from hark.splits import background_parts, fold_parts, speech_part
+from hark.splits import SplitRule, background_parts, parts_by, speech_part
 
 Pcm: TypeAlias = npt.NDArray[np.int16]
 
@@ -55,7 +55,9 @@ class Task:
     """One keyword, one fold: the parts, and the other sounds that belong to training and to judging."""
 
     keyword: str
+    split: SplitRule
     fold: int
+    folds: int
     digest: str
     quarantined: tuple[str, ...]
     """Clips that cannot be used, and why."""
@@ -80,7 +82,9 @@ class Source:
     cache: Path
     """A folder for decoded sound."""
     folds: int = 5
-    """Cut by speaker: one fold tests, a tenth of the others' speakers validates, the rest trains."""
+    """Of the rule `speakers`: one tests, a tenth of the others' speakers validates, the rest trains."""
+    split: SplitRule = "speakers"
+    """How the corpus is cut into parts."""
     speech: Path | None = None
     """Sentences without the keyword: half trains, half judges."""
     max_bad_share: float = MAX_BAD_SHARE
@@ -116,10 +120,12 @@ def load_task(source: Source, *, fold: int) -> Task:
             )
         return Dataset(tuple(part), pcm[[row[clip] for clip in part]], targets)
 
-    parts = fold_parts(clips, fold=fold, folds=source.folds)
+    parts = parts_by(source.split, clips, fold=fold, folds=source.folds)
     return Task(
         keyword=source.keyword,
+        split=source.split,
         fold=fold,
+        folds=source.folds,
         digest=whole,
         quarantined=tuple(f"{clip.path}: {verdict.reason}" for clip, verdict in inspection.bad),
         training=dataset("training", parts.training),

@@ -36,7 +36,7 @@ def run_fold(plan: Plan, fold: int, *, threads: int | None = None) -> None:
     if threads:
         torch.set_num_threads(threads)
     task = load_task(plan.source, fold=fold)
-    bench = Bench(task, plan.source.folds, plan.fold_folder(fold), plan.device, plan.trackers)
+    bench = Bench(task, plan.fold_folder(fold), plan.device, plan.trackers)
     run_recipe(plan.recipe, bench)
 
 

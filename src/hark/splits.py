@@ -25,6 +25,10 @@ BACKGROUND_TRAINING_SHARE = 0.8
 _MOST_FILES_PER_WORD = 2**27 - 1
 
 
+SplitRule = Literal["speakers", "official", "random", "manifest"]
+"""How a corpus is cut into parts; see `parts_by`."""
+
+
 class Parts(NamedTuple):
     """A split; `parts._asdict()` is what `find_leaks` takes."""
 
@@ -91,6 +95,44 @@ def fold_parts(clips: Iterable[Clip], *, fold: int, folds: int = 5) -> Parts:
             parts.validation.append(clip)
         else:
             parts.training.append(clip)
+    return parts
+
+
+def parts_by(rule: SplitRule, clips: Sequence[Clip], *, fold: int, folds: int = 5) -> Parts:
+    """The parts of a corpus by a named rule.
+
+    Args:
+        rule: `speakers` is `fold_parts`; `official` the hash rule of Speech Commands; `random` the reference's,
+            a tenth of what trains kept for validation, `fold` its seed; `manifest` what each clip says of itself.
+        clips: the corpus.
+        fold: the fold that tests; 0 where a rule gives but one split.
+        folds: how many there are.
+
+    Raises:
+        UsageError: There is no such fold.
+        CorpusError: A clip's own split is not the name of a part.
+    """
+    if rule in ("official", "manifest") and fold:
+        raise UsageError(f"fold {fold} of the {rule} split, expected 0: it has but one")
+    match rule:
+        case "speakers":
+            return fold_parts(clips, fold=fold, folds=folds)
+        case "official":
+            return official_parts(clips)
+        case "random":
+            outer = random_parts(clips, seed=fold)
+            inner = random_parts(outer.training, seed=fold, test_share=0.1)
+            return Parts(inner.training, inner.testing, outer.testing)
+        case "manifest":
+            return _own_parts(clips)
+
+
+def _own_parts(clips: Iterable[Clip]) -> Parts:
+    parts = Parts([], [], [])
+    for clip in clips:
+        if clip.split not in Parts._fields:
+            raise CorpusError(f"{clip.path}: split is {clip.split!r}, expected one of {', '.join(Parts._fields)}")
+        getattr(parts, clip.split).append(clip)
     return parts
 
 

@@ -57,7 +57,6 @@ class Bench:
     """Where stages work: the task, the runs so far by stage name, and the device."""
 
     task: Task
-    folds: int
     folder: Path
     device: str
     trackers: tuple[str, ...] = ()
@@ -108,7 +107,7 @@ def _run_stage(recipe: Recipe, name: str, order: int, bench: Bench) -> Run:
             mirrors.enter_context(mirror(run, to=tracker))
         run.log("started", step=None)
         run.write_json("environment.json", environment(data_digest=bench.task.digest))
-        run.write_json("task.json", describe(bench.task, folds=bench.folds))
+        run.write_json("task.json", describe(bench.task))
         if isinstance(stage, DamageStage):
             run.write_json("pruning_damage.json", measure_damage(stage, bench))
         else:
@@ -201,7 +200,7 @@ def measure_damage(stage: DamageStage, bench: Bench) -> dict[str, Any]:
     return {"shares": list(stage.shares), "row_wise": row_wise, "unit_wise": unit_wise}
 
 
-def describe(task: Task, *, folds: int) -> dict[str, Any]:
+def describe(task: Task) -> dict[str, Any]:
     """`task.json`: what was spotted in what."""
     parts: Mapping[str, Any] = {
         "training": task.training,
@@ -214,8 +213,9 @@ def describe(task: Task, *, folds: int) -> dict[str, Any]:
         "clips": len(clips),
         "positives": sum(clip.label == task.keyword for clip in clips),
         "speakers": len({clip.speaker for clip in clips}),
+        "split": task.split,
         "fold": task.fold,
-        "folds": folds,
+        "folds": task.folds,
         "digest": task.digest,
         "quarantined": list(task.quarantined),
         **{name: len(part) for name, part in parts.items()},

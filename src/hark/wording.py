@@ -13,6 +13,13 @@ FRAME_MS = 10
 _UNIT = "\u00a0×\u00a010⁻⁵"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
+SPLITS = {
+    "speakers": " by speaker",
+    "official": ", the corpus's official split",
+    "random": ", random by clip, so that speakers are on both sides",
+    "manifest": ", the manifest's own split",
+}
+
 
 def headline(study: Study) -> list[str]:
     """The result in plain words: what was reached, then how it is meant, one sentence each."""
@@ -56,7 +63,7 @@ def _task_in_words(study: Study) -> Iterator[str]:
     clips, positives, speakers = (count(task[name]) for name in ("clips", "positives", "speakers"))
     yield (
         f"The task: spot “{task['keyword']}” among {clips} clips, {positives} of them positive, "
-        f"of {speakers} speakers; judged on {folds}."
+        f"of {speakers} speakers; judged on {folds}{SPLITS[task.get('split', 'speakers')]}."
     )
 
 

@@ -106,7 +106,7 @@ def _single(table: dict[str, Any], out: Path, overrides: tuple[str, ...], **task
         override(values, change)
     recipe = parse_recipe({"stages": {out.name: values}}, name=out.name)
     loaded = load_task(source(task, cache=out.parent), fold=fold)
-    (run,) = run_recipe(recipe, Bench(loaded, task["folds"], out.parent, device, trackers))
+    (run,) = run_recipe(recipe, Bench(loaded, out.parent, device, trackers))
     area = run.read_json("evaluation.json")["one_minus_auc"]
     click.echo(f"{run.folder}: 1-AUC {area:.5f} on fold {fold}'s test part")
 

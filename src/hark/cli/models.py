@@ -5,10 +5,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hark.cli.options import AS_JSON, MODEL, PATH, model_file, print_json
+
+if TYPE_CHECKING:
+    from hark.cost import Cost
 
 
 @click.command()
@@ -71,29 +75,39 @@ def cost(model: str, as_json: bool) -> None:
     from hark.models.crnn import PUBLISHED
     from hark.models.spotter import Spotter, SpotterConfig
 
+    file_bytes = None
     if model in PUBLISHED:
         spotter = Spotter(SpotterConfig(keyword="keyword", network=PUBLISHED[model]))
     else:
-        spotter = load(model_file(Path(model)))
+        path = model_file(Path(model))
+        spotter, file_bytes = load(path), path.stat().st_size
     counted = cost_of(spotter)
     if as_json:
-        print_json(counted.as_dict())
-        return
-    click.echo(f"{'layer':<24}{'works per':>10}{'MACs thop':>12}{'MACs':>10}{'parameters':>12}{'bytes':>9}")
+        print_json(counted.as_dict() | {"file_bytes": file_bytes})
+    else:
+        _print_cost(counted, file_bytes)
+
+
+def _print_cost(counted: Cost, file_bytes: int | None) -> None:
+    click.echo(f"{'layer':<26}{'works per':>10}{'MACs thop':>12}{'MACs':>10}{'parameters':>12}{'bytes':>9}")
     for layer in counted.layers:
         click.echo(
-            f"{layer.name:<24}{layer.rhythm:>10}{layer.thop:>12,}{layer.macs:>10,}"
+            f"{layer.name:<26}{layer.rhythm:>10}{layer.thop:>12,}{layer.macs:>10,}"
             f"{layer.parameters:>12,}{layer.bytes:>9,}"
         )
-    front_end = counted.frontend_per_second
-    click.echo(
-        f"\nper clip of 1 s      {counted.per_clip('thop'):>12,} MACs (thop 0.0.31 convention), "
-        f"{counted.per_clip('macs'):,} multiplications\n"
-        f"per second of stream {counted.per_second('thop'):>12,.0f} MACs (thop), "
-        f"{counted.per_second('macs'):,.0f} multiplications, {front_end:,.0f} more in the front end\n"
-        f"parameters           {counted.parameters:>12,}\n"
-        f"weights              {counted.weight_bytes:>12,} bytes\n"
-        f"state of one stream  {counted.state_bytes:>12,} bytes\n"
-        f"first decision after {counted.first_decision_ms:>12,.0f} ms of sound, "
-        f"then one every {counted.latency_ms:.0f} ms"
-    )
+    click.echo()
+    for name, number, meaning in (
+        ("clip of 1 s", counted.per_clip("thop"), "MACs (thop 0.0.31 convention)"),
+        ("", counted.per_clip("macs"), "multiplications"),
+        ("second of stream", counted.per_second("thop"), "MACs (thop)"),
+        ("", counted.per_second("macs"), "multiplications"),
+        ("", counted.frontend_per_second, "more in the front end"),
+        ("parameters", counted.parameters, ""),
+        ("weights", counted.weight_bytes, "bytes"),
+        ("file", file_bytes, "bytes"),
+        ("state of a stream", counted.state_bytes, "bytes"),
+        ("first decision", counted.first_decision_ms, "ms after the first sound"),
+        ("latency", counted.latency_ms, "ms at most from a sound to the first decision that heard it"),
+    ):
+        if number is not None:
+            click.echo(f"{name:<20}{number:>12,.0f} {meaning}".rstrip())

@@ -34,7 +34,9 @@ def corpus_options(command: F) -> F:
     for option in (
         click.option("--max-bad-share", type=click.FloatRange(0, 1), default=0.01, show_default=True,
                      help="Go on without damaged clips up to this share."),
-        click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="Cut by speaker."),
+        click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="How many folds."),
+        click.option("--split", type=click.Choice(["speakers", "official", "random", "manifest"]),
+                     default="speakers", show_default=True, help="How the corpus is cut into parts."),
         click.option("--speech", type=PATH, help="Sentences without the keyword: half train, half judge."),
         click.option("--keyword", required=True, help="The word to spot."),
         click.option("--data", "root", type=PATH, required=True, help="A folder per word, or a manifest."),
