@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from hark.dataset import Source, load_task
 from hark.recipes import Recipe
-from hark.stages import Bench, run_recipe
+from hark.stages import Bench, run_recipe, training_threads
+from hark.training import choose_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +29,11 @@ class Plan:
         return self.out / self.recipe.name / f"fold-{fold}"
 
 
-def run_fold(plan: Plan, fold: int, *, threads: int | None = None) -> None:
-    """Run the recipe on one fold; finished stages are kept."""
-    if threads:
-        torch.set_num_threads(threads)
+def run_fold(plan: Plan, fold: int, *, jobs: int = 1) -> None:
+    """Run the recipe on one fold, one of `jobs` at a time; finished stages are kept."""
+    choose_device(plan.device)  # if it is not there, say so before everything is decoded
     task = load_task(plan.source, fold=fold)
-    bench = Bench(task, plan.fold_folder(fold), plan.device, plan.trackers)
+    bench = Bench(task, plan.fold_folder(fold), plan.device, plan.trackers, training_threads(jobs))
     run_recipe(plan.recipe, bench)
 
 
@@ -45,13 +42,12 @@ def reproduce(plan: Plan, *, folds: Sequence[int], jobs: int) -> None:
 
     The cores are shared out evenly. The first error stops what has not begun and is raised here.
     """
-    threads = max(1, (os.cpu_count() or 1) // jobs)
     if jobs == 1:
         for fold in folds:
-            run_fold(plan, fold, threads=threads)
+            run_fold(plan, fold)
         return
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(run_fold, plan, fold, threads=threads) for fold in folds]
+        waiting = [pool.submit(run_fold, plan, fold, jobs=jobs) for fold in folds]
         try:
             for future in waiting:
                 future.result()

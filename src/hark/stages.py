@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -52,6 +53,14 @@ CHUNK_FRAMES = (1, 10, 20)
 Model: TypeAlias = Spotter | ClipSpotter
 
 
+def training_threads(jobs: int = 1) -> int:
+    """Threads for torch in each of `jobs` trainings: a core less than its share, for that one makes the batches.
+
+    At batches of this size more threads wait for each other longer than they work.
+    """
+    return max(1, (os.cpu_count() or 1) // jobs - 1)
+
+
 @dataclass(frozen=True)
 class Bench:
     """Where stages work: the task, the runs so far by stage name, and the device."""
@@ -61,6 +70,8 @@ class Bench:
     device: str
     trackers: tuple[str, ...] = ()
     """Mirrors of the runs' events, each a process of its own."""
+    threads: int = field(default_factory=training_threads)
+    """Of torch."""
 
     def run(self, stage: str) -> Run:
         """The run of an earlier stage."""
@@ -82,6 +93,7 @@ class Bench:
 
 def run_recipe(recipe: Recipe, bench: Bench) -> list[Run]:
     """Run every stage of `recipe` that is not finished; give the runs of all."""
+    torch.set_num_threads(bench.threads)
     return [_run_stage(recipe, name, order, bench) for order, name in enumerate(recipe.stages)]
 
 
@@ -89,7 +101,6 @@ def _run_stage(recipe: Recipe, name: str, order: int, bench: Bench) -> Run:
     stage = recipe.stages[name]
     training = getattr(stage, "training", None)
     about = {
-        "name": f"{recipe.name}-{name}-fold{bench.task.fold}",
         "setting": stage.setting,
         "kind": stage.kind,
         "group": stage.group,
@@ -105,8 +116,7 @@ def _run_stage(recipe: Recipe, name: str, order: int, bench: Bench) -> Run:
     with run.locked(), ExitStack() as mirrors:
         for tracker in bench.trackers:
             mirrors.enter_context(mirror(run, to=tracker))
-        run.log("started", step=None)
-        run.write_json("environment.json", environment(data_digest=bench.task.digest))
+        run.write_json("environment.json", environment(data_digest=bench.task.digest) | {"threads": bench.threads})
         run.write_json("task.json", describe(bench.task))
         if isinstance(stage, DamageStage):
             run.write_json("pruning_damage.json", measure_damage(stage, bench))

@@ -44,7 +44,7 @@ class TrainingConfig:
     clip_norm: float = 5.0
     averaging: float = 0.998
     """Decay per step of the exponential moving average of the weights, which is the result; 0 is off."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     normalization: Literal["keep", "training"] = "training"
     """Leave the log-mel affine as it is, or estimate it from the training part."""
     variation: Variation = field(default_factory=Variation)

@@ -31,6 +31,8 @@ def evaluate(model: Path, as_json: bool, fold: int, **corpus: Any) -> None:
     from hark.model_files import load
 
     spotter = load(model_file(model))
+    if corpus["keyword"] != spotter.config.keyword:
+        raise UsageError(f"--keyword {corpus['keyword']}: {model} spots {spotter.config.keyword!r}; ask for that")
     loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
     testing = clip_scores(spotter, loaded.testing)
     clips = judge_clips(testing, loaded.testing)
