@@ -135,10 +135,10 @@ def test_a_manifest_needs_path_and_label_alone(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ('{"path": "a.wav"}', r":2: no 'label', expected an object with path and label"),
-        ('{"path": "a.wav", "lable": "x"}', r":2: unknown key 'lable'; did you mean 'label'\?"),
+        ('{"path": "a.wav", "lable": "x"}', r":2: unknown key 'lable', expected path, .*; did you mean 'label'\?"),
         (
             '{"path": "a.wav", "label": "x", "qqq": 1}',
-            r":2: unknown key 'qqq'; expected path, label, speaker",
+            r":2: unknown key 'qqq', expected path, label, speaker",
         ),
         ('{"path": "a.wav", "label": 7}', r":2: label is 7, expected a word"),
         ('{"path": "a.wav", "label": "x", "start_s": NaN}', r":2: start_s is nan, expected seconds ≥ 0"),

@@ -184,8 +184,8 @@ def test_the_headline_names_the_smallest_model_and_both_factors(study: Study) ->
 def test_without_a_model_within_the_bar_the_headline_says_so_and_names_the_best(tmp_path: Path) -> None:
     add_run(tmp_path, ("tiny", "ours", "train", [], 10, 4, 80, [9.0]), 0)
     first, *others = headline(collect(find_runs([tmp_path])))
-    assert first == "No model is within the bar of 5.5\u00a0×\u00a010⁻⁵"
-    assert others == ["The best is “tiny” with 9.00\u00a0×\u00a010⁻⁵."]
+    assert first == "“tiny” hears best: 9.00\u00a0×\u00a010⁻⁵"
+    assert others[-1].endswith("5.5\u00a0×\u00a010⁻⁵, is not reached.")
 
 
 Points = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1)

@@ -298,7 +298,7 @@ def test_a_write_cut_short_by_a_limit_of_the_system_keeps_the_old_checkpoint(sto
 
 def test_a_vanished_run_folder_is_an_error_and_is_not_made_again(store: CheckpointStore) -> None:
     shutil.rmtree(store.folder.parent)
-    with pytest.raises(RunError, match="put the folder back"):
+    with pytest.raises(RunError, match="put it back where it was"):
         store.save(1, FILES, info={})
     assert not store.folder.parent.exists()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from hark.batching import Batch, Batches, Variation
 from hark.dataset import Source, Task, clip_scores, load_task
-from hark.errors import ConfigError, DeviceError, NoValidCheckpoint
+from hark.errors import ConfigError, DeviceError, Interrupted, NoValidCheckpoint
 from hark.features import LogMelConfig
 from hark.metrics import one_minus_auc
 from hark.model_files import to_bytes
@@ -90,6 +92,29 @@ def test_a_network_learns_what_it_is_trained_on(
     after = validate(trained, tiny_task.testing)["one_minus_auc"]
     assert before > 0.3
     assert after < 0.03
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_saves_and_is_gone_on_from(
+    number: signal.Signals,
+    tiny_task: Task,
+    tiny_spotter: NewSpotter,
+    new_run: NewRun,
+    undisturbed: tuple[bytes, Run],
+) -> None:
+    """However long the interval between saves is."""
+    run = new_run("asked to stop")
+    rarely = replace(SHORT, save_every_s=3600)
+
+    def objective(trace: Trace, batch: Batch) -> Tensor:
+        os.kill(os.getpid(), number)
+        return cross_entropy(trace, batch)
+
+    with pytest.raises(Interrupted, match=f"saved at step 1 of {STEPS}") as stopped:
+        train(tiny_spotter(), tiny_task, rarely, run=run, objective=objective, device="cpu")
+    assert stopped.value.exit_code == 128 + number
+    assert saved_steps(run) == [1]
+    assert to_bytes(train(tiny_spotter(), tiny_task, rarely, run=run, device="cpu")) == undisturbed[0]
 
 
 @pytest.mark.parametrize("deaths", [(1,), (3,), (5,), (STEPS,), (2, 2, 4)])

@@ -42,6 +42,8 @@ class Clip:
 
 def load(source: str | Path) -> list[Clip]:
     """The clips of a folder-per-word tree or of a manifest, whichever `source` is."""
+    if not Path(source).exists():
+        raise CorpusError(f"{source}: is not there, expected a folder per word or a JSON-lines manifest")
     return scan(source) if Path(source).is_dir() else read_manifest(source)
 
 
@@ -193,8 +195,8 @@ def _parse_object(line: bytes, where: str) -> dict[str, Any]:
 
 def _refuse_key(key: str, where: str) -> NoReturn:
     near = get_close_matches(key, _FIELDS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(_FIELDS)}"
-    raise CorpusError(f"{where}: unknown key {_shown(key)}; {hint}")
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise CorpusError(f"{where}: unknown key {_shown(key)}, expected {', '.join(_FIELDS)}{hint}")
 
 
 def _contained(folder: Path, relative: str, where: str) -> Path:

@@ -15,6 +15,7 @@ HarkError                   exit 1   anything that hark itself reports, in one l
 │   └── NoValidCheckpoint   exit 3   every checkpoint of the run is damaged
 ├── UnsavedWork             exit 5   training finished, but its result could not be written
 ├── DeviceError             exit 7   the requested device is not there
+├── Interrupted             exit 130 or 143: a signal has stopped it, after everything was saved
 └── VerificationError       exit 1   two things that must agree do not
 
 Every message says what was found, what was expected, and the way out.
@@ -97,3 +98,14 @@ class DeviceError(HarkError):
 
 class VerificationError(HarkError):
     """Two things that must agree do not."""
+
+
+class Interrupted(HarkError):
+    """A signal has stopped the work, after everything was saved; the exit code tells which, as shells do."""
+
+    def __init__(self, message: str, signal_number: int = 2) -> None:
+        super().__init__(message, signal_number)
+        self.exit_code = 128 + signal_number
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -23,7 +23,10 @@ _WAYS_OUT = {
     errno.EROFS: "make the file system writable",
     errno.EACCES: "give yourself the right to it",
     errno.EPERM: "give yourself the right to it",
-    errno.ENOENT: "put the folder back where it was",
+    errno.ENOENT: "make its folder, or put it back where it was,",
+    errno.EISDIR: "choose the name of a file",
+    errno.EEXIST: "choose another name",
+    errno.ENOTDIR: "choose another name",
 }
 
 

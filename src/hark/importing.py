@@ -83,8 +83,9 @@ def _reason(error: Exception) -> str:
     """An error's first line; torch's own, that unpickling everything would help, is no advice to pass on."""
     if type(error).__name__ == "UnpicklingError":
         return "holds something else than weights"
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    if not isinstance(error, ValueError | RuntimeError):  # such as KeyError: 101, from what is no checkpoint
+        return "is no PyTorch checkpoint"
+    return str(error).strip().splitlines()[0]
 
 
 if __name__ == "__main__":

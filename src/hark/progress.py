@@ -61,6 +61,11 @@ class Progress:
         self.run.log("validation", step=step, **values)
         self._note = f"  validation 1-AUC {values['one_minus_auc']:.5f}"
 
+    def warn(self, message: str) -> None:
+        """Something that should be known before the result is believed."""
+        self.run.log("warning", step=None, message=message)
+        _say(f"{self.name}: warning: {message}")
+
     def _show(self, step: int, line: str, now: float) -> None:
         line += self._note
         if self._bar:

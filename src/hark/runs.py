@@ -228,7 +228,7 @@ class Run:
         changed = differences({key: there.get(key) for key in mine} | _NOT_COMPARED, mine)
         changed += differences(self.config, from_json(to_json(config)))
         if changed:
-            way_out = "use that one, or give this run another name"
+            way_out = "use that one, give this run another name, or remove the folder"
             raise RunError(f"{self.folder}: made with another configuration: {'; '.join(changed)}; {way_out}")
 
     def _note_other_code(self) -> None:

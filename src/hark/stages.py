@@ -88,7 +88,12 @@ class Bench:
             raise RunError(
                 f"{path.parent}: holds no {MODEL_FILE}; a dynamically quantised model is an end, not a start"
             )
-        return load(path)
+        model = load(path)
+        if model.config.keyword != self.task.keyword:
+            raise RunError(
+                f"{path}: spots {model.config.keyword!r}, expected {self.task.keyword!r}; choose another run"
+            )
+        return model
 
 
 def run_recipe(recipe: Recipe, bench: Bench) -> list[Run]:

@@ -20,6 +20,7 @@ from hark.augmentation import generator
 from hark.batching import Batch, Batches, Variation
 from hark.dataset import Dataset, Task, clip_scores
 from hark.errors import ConfigError, DeviceError
+from hark.interruption import Interruption
 from hark.metrics import one_minus_auc
 from hark.models.crnn import Trace
 from hark.models.spotter import Spotter, estimate_normalization
@@ -124,6 +125,7 @@ def train(
     Raises:
         NoValidCheckpoint: the run has checkpoints, but none is intact.
         DeviceError: the device asked for is not there.
+        Interrupted: SIGINT or SIGTERM came; the step was finished and saved first.
     """
     fabric = Fabric(accelerator=choose_device(device), devices=1, precision=config.precision)
     if config.normalization == "training":
@@ -133,8 +135,6 @@ def train(
     optimizer = fabric.setup_optimizers(trainee.optimizer)
     trainee.restore(run)
 
-    if not task.noises:
-        run.log("warning", step=None, message="the corpus has no background recordings: none is mixed in")
     data = Batches(task, config.variation, model.config.features, config.batch_size, config.seed)
     total = config.epochs * data.per_epoch
     validate_every = max(1, total // config.validations)
@@ -142,7 +142,9 @@ def train(
     shown = Progress(
         run, total=total, done=trainee.step, clips_per_step=config.batch_size, device=str(fabric.device)
     )
-    with shown as progress:
+    with shown as progress, Interruption() as interruption:
+        if not task.noises:
+            progress.warn("the corpus has no background recordings: none is mixed in")
         for batch in data.stream(trainee.step, total):
             set_pace(optimizer, learning_rate(config, trainee.step, total), config.seed, trainee.step)
             lesson.train()
@@ -156,9 +158,12 @@ def train(
             progress.advance(trainee.step, loss=loss.item(), learning_rate=optimizer.param_groups[0]["lr"])
             if trainee.step % validate_every == 0 or trainee.step == total:
                 progress.validated(trainee.step, validate(trainee.average, task.validation))
-            if time.monotonic() - saved_at >= config.save_every_s or trainee.step == total:
+            due = time.monotonic() - saved_at >= config.save_every_s
+            if due or interruption.wanted or trainee.step == total:
                 trainee.save(run)
                 saved_at = time.monotonic()
+            if interruption.wanted and trainee.step < total:
+                interruption.stop(done=f"{run.folder} is saved at step {trainee.step} of {total}")
     return trainee.average.cpu().eval()
 
 

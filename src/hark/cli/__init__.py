@@ -82,10 +82,14 @@ def main() -> NoReturn:
         print(f'hark: {error.name} is not installed; pip install "hark-kws[train]"', file=sys.stderr)  # noqa: T201
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
-        print("hark: interrupted; the same command goes on where this one stopped", file=sys.stderr)  # noqa: T201
+        print("hark: interrupted", file=sys.stderr)  # noqa: T201
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has stopped: point stdout elsewhere, so that closing it cannot fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"hark: {place}{error.strerror or error}; expected a usable path", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
     sys.exit(0)

@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hark.cli.options import AS_JSON, FOLD, MODEL, PATH, corpus_options, model_file, print_json, source
 from hark.detection import OperatingPoint
 from hark.errors import UsageError
+
+if TYPE_CHECKING:
+    from hark.models.spotter import Spotter
 
 
 @click.command()
@@ -28,11 +31,8 @@ def evaluate(model: Path, as_json: bool, fold: int, **corpus: Any) -> None:
     """
     from hark.dataset import clip_scores, load_task
     from hark.evaluation import judge_clips, judge_stream
-    from hark.model_files import load
 
-    spotter = load(model_file(model))
-    if corpus["keyword"] != spotter.config.keyword:
-        raise UsageError(f"--keyword {corpus['keyword']}: {model} spots {spotter.config.keyword!r}; ask for that")
+    spotter = _model_for(corpus["keyword"], model)
     loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
     testing = clip_scores(spotter, loaded.testing)
     clips = judge_clips(testing, loaded.testing)
@@ -74,11 +74,11 @@ def check_stream(
     from hark.dataset import load_task
     from hark.evaluation import check_stream as check
     from hark.evaluation import nine_clips
-    from hark.model_files import load
 
+    spotter = _model_for(corpus["keyword"], model)
     loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
     clips, labels = nine_clips(loaded.testing)
-    result = check(load(model_file(model)), clips, labels=labels, chunk_frames=steps)
+    result = check(spotter, clips, labels=labels, chunk_frames=steps)
     if plot:
         from hark.charts import posterior_over_time
         from hark.files import write_atomically
@@ -98,10 +98,22 @@ def check_stream(
     click.echo(f"highest posterior within the keyword and 0.5 s after it: {max(inside):.3f}")
 
 
+def _model_for(keyword: str, path: Path) -> Spotter:
+    """The model at `path`, which must spot `keyword`: another's figures would look like any other."""
+    from hark.model_files import load
+
+    model = load(model_file(path))
+    if model.config.keyword != keyword:
+        raise UsageError(f"{path}: spots {model.config.keyword!r}, --keyword is {keyword!r}; make them the same")
+    return model
+
+
 @click.command()
 @MODEL
 @click.argument("files", type=PATH, nargs=-1)
-@click.option("--threshold", type=float, default=0.5, show_default=True, help="Of the smoothed posterior.")
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of the smoothed posterior."
+)
 @click.option("--smoothing", type=int, default=1, show_default=True, help="Steps that are averaged.")
 @click.option("--refractory", type=float, default=1.0, show_default=True, help="Seconds after a detection.")
 @click.option("--truth", type=PATH, help="A manifest of where the keyword is: count hits, misses, alarms instead.")
@@ -123,7 +135,7 @@ def detect(model: Path, files: tuple[Path, ...], truth: Path | None, as_json: bo
         point["threshold"], smoothing_steps=point["smoothing"], refractory_s=point["refractory"]
     )
     if bool(files) == bool(truth):
-        raise UsageError("hark detect: expected either FILES or --truth MANIFEST")
+        raise UsageError("expected either FILES or --truth MANIFEST")
     if truth:
         _print_outcome(spotter, truth, operating, as_json)
     else:

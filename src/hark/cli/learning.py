@@ -12,7 +12,8 @@ import click
 from hark.cli.options import DEVICE, FOLD, PATH, SET, TRACK, corpus_options, source
 from hark.errors import UsageError
 
-NETWORK = click.option("--network", required=True, help="base, stage-1 or stage-2.")
+NETWORKS = click.Choice(["base", "stage-1", "stage-2"])
+NETWORK = click.option("--network", type=NETWORKS, required=True, help="The network to train.")
 OUT = click.option("--out", type=PATH, required=True, help="The run's folder.")
 TEACHERS = click.option("--teacher", "teachers", type=PATH, multiple=True, help="A run; may come again.")
 
@@ -21,7 +22,7 @@ TEACHERS = click.option("--teacher", "teachers", type=PATH, multiple=True, help=
 @click.argument("recipe", required=False)
 @corpus_options
 @FOLD
-@click.option("--network", help="Without a recipe: base, stage-1 or stage-2.")
+@click.option("--network", type=NETWORKS, help="Train this one, without a recipe.")
 @click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Where the run or runs go.")
 @DEVICE
 @TRACK
@@ -40,7 +41,7 @@ def train(recipe: str | None, network: str | None, out: Path, overrides: tuple[s
     from hark.reproduction import Plan, run_fold
 
     if (recipe is None) == (network is None):
-        raise UsageError("hark train: expected either a RECIPE or --network base|stage-1|stage-2")
+        raise UsageError("expected either a RECIPE or --network base|stage-1|stage-2")
     if network is not None:
         _single({"kind": "train", "network": network}, out, overrides, **task)
         return
@@ -99,16 +100,19 @@ def _single(table: dict[str, Any], out: Path, overrides: tuple[str, ...], **task
     from hark.dataset import load_task
     from hark.recipes import override, parse_recipe
     from hark.stages import Bench, run_recipe
+    from hark.training import choose_device
 
     device, trackers, fold = (task.pop(key) for key in ("device", "trackers", "fold"))
-    values: dict[str, Any] = {"setting": out.name, **table}
+    choose_device(device)  # before anything is decoded, and before there is a run
+    folder = out.resolve()
+    values: dict[str, Any] = {"setting": folder.name, **table}
     for change in overrides:
         override(values, change)
-    recipe = parse_recipe({"stages": {out.name: values}}, name=out.name)
-    loaded = load_task(source(task, cache=out.parent), fold=fold)
-    (run,) = run_recipe(recipe, Bench(loaded, out.parent, device, trackers))
+    recipe = parse_recipe({"stages": {folder.name: values}}, name=folder.name)
+    loaded = load_task(source(task, cache=folder.parent), fold=fold)
+    (run,) = run_recipe(recipe, Bench(loaded, folder.parent, device, trackers))
     area = run.read_json("evaluation.json")["one_minus_auc"]
-    click.echo(f"{run.folder}: 1-AUC {area:.5f} on fold {fold}'s test part")
+    click.echo(f"{out}: 1-AUC {area:.5f} on fold {fold}'s test part")
 
 
 def _runs(folders: tuple[Path, ...] | list[Path]) -> list[str]:
