@@ -128,7 +128,7 @@ def _run_stage(recipe: Recipe, name: str, order: int, bench: Bench) -> Run:
         else:
             publish(run, _perform(stage, run, bench), stage, bench)
         run.log("finished", step=None)
-    print(f"{run.name}: done", file=sys.stderr)  # noqa: T201
+    print(f"{run.folder.parent.name}/{run.folder.name}: done", file=sys.stderr)  # noqa: T201
     return run
 
 
