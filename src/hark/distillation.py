@@ -15,7 +15,7 @@ from hark.batching import Batch
 from hark.errors import ConfigError
 from hark.models.crnn import Crnn, Trace
 from hark.models.spotter import Spotter
-from hark.training import cross_entropy
+from hark.training import check_fields, cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +37,7 @@ class DistillationConfig:
             "temperature": (0 < self.temperature < math.inf, "a number above 0"),
             "attention": (0 <= self.attention < math.inf, "0 or more"),
         }
-        faults = [
-            f"{name} is {getattr(self, name)}, expected {expected}"
-            for name, (valid, expected) in expectations.items()
-            if not valid
-        ]
-        if faults:
-            raise ConfigError("distillation: " + "; ".join(faults))
+        check_fields("distillation", self, expectations)
 
 
 class Distillation:

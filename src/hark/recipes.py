@@ -306,7 +306,9 @@ def _unknown(key: str, known: Sequence[str], prefix: str) -> str:
 
 
 def _explain(where: str, fault: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in (where, *fault["loc"]))
+    # Where a value may be of several types, pydantic puts the type it tried into the path.
+    named = [str(part) for part in fault["loc"] if not str(part).startswith(("literal[", "CrnnConfig"))]
+    place = ".".join((where, *named))
     return f"{place} is {_shown(fault['input'])}: {fault['msg']}"
 
 

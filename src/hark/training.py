@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -65,13 +65,27 @@ class TrainingConfig:
             "save_every_s": (self.save_every_s >= 0, "0 or more seconds"),
             "seed": (0 <= self.seed < 2**63, "0 up to 2^63"),
         }
-        faults = [
-            f"{name} is {getattr(self, name)}, expected {expected}"
-            for name, (valid, expected) in expectations.items()
-            if not valid
-        ]
-        if faults:
-            raise ConfigError("training: " + "; ".join(faults))
+        check_fields("training", self, expectations)
+
+
+def check_fields(what: str, config: object, expectations: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse a configuration, all its faults at once.
+
+    Args:
+        what: names the configuration in the message.
+        config: has the fields.
+        expectations: for each field whether it is valid, and what is expected of it.
+
+    Raises:
+        ConfigError: some field is not valid.
+    """
+    faults = [
+        f"{name} is {getattr(config, name)}, expected {expected}"
+        for name, (valid, expected) in expectations.items()
+        if not valid
+    ]
+    if faults:
+        raise ConfigError(f"{what}: {'; '.join(faults)}")
 
 
 Objective: TypeAlias = Callable[[Trace, Batch], Tensor]
