@@ -13,7 +13,7 @@ from hark.model_files import load
 from hark.recipes import load_recipe
 from hark.report import headline, write_report
 from hark.reproduction import Plan, run_fold
-from hark.runs import Run
+from hark.runs import MODEL_FILE, Run
 from hark.synthesis import Stream, cast, synthesize_corpus, synthesize_stream
 
 KEYWORD = "marvin"
@@ -54,7 +54,7 @@ def _proof(run: Path) -> str:
 def _detect(run: Path, recording: Path, say: Callable[[str], None]) -> None:
     stream = _unheard_stream()
     audio.write(recording, stream.waveform)
-    found = list(detections_in(load(run / "model.safetensors"), recording, OperatingPoint(0.5)))
+    found = list(detections_in(load(run / MODEL_FILE), recording, OperatingPoint(0.5)))
     words = [Word(word.start_s, word.end_s) for word in stream.words if word.text == KEYWORD]
     outcome = match(found, words)
     for detection in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from hark.errors import Interrupted
 
@@ -36,7 +36,7 @@ class Interruption:
         """Whether someone has asked to stop."""
         return self.number is not None
 
-    def stop(self, *, done: str) -> None:
+    def stop(self, *, done: str) -> NoReturn:
         """Raise what ends the program; `done` says how far it came.
 
         Raises:

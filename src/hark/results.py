@@ -14,7 +14,7 @@ import numpy as np
 from hark.errors import RunError
 from hark.events import Event
 from hark.metrics import ErrorCurve, error_curve, mean_and_spread
-from hark.runs import ENVIRONMENT, Run
+from hark.runs import ENVIRONMENT, MODEL_FILE, Run
 
 Json = dict[str, Any]
 NOTES = ("warning", "fallback", "damaged")
@@ -166,7 +166,7 @@ def _costs(cost: Mapping[str, Any]) -> Costs:
         macs_per_second=cost["macs_per_second"] + cost["frontend_macs_per_second"],
         parameters=int(cost["parameters"]),
         file_bytes=int(cost["file_bytes"]),
-        file=str(cost.get("file", "model.safetensors")),
+        file=str(cost.get("file", MODEL_FILE)),
         layers=_layers(cost),
     )
 

@@ -25,6 +25,7 @@ CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 EVENTS = "events.jsonl"
 LOCK = "lock"
+MODEL_FILE = "model.safetensors"
 TRACKER = "tracker.json"
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 _CODE = ("commit", "python", "packages")

@@ -41,11 +41,10 @@ from hark.recipes import (
     TrainStage,
     network_config,
 )
-from hark.runs import Run
+from hark.runs import MODEL_FILE, Run
 from hark.tracking import mirror
 from hark.training import cross_entropy, train
 
-MODEL_FILE = "model.safetensors"
 DYNAMIC_FILE = "model.pt"
 CALIBRATION_CLIPS = 512
 CHUNK_FRAMES = (1, 10, 20)

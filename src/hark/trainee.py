@@ -30,19 +30,16 @@ class Trainee:
         """Count a step and let the average follow: its decay rises to `averaging` as steps are made."""
         self.step += 1
         decay = min(self.averaging, self.step / (self.step + 10))
-        device = next(self.model.parameters()).device
-        if next(self.average.parameters()).device != device:
-            self.average.to(device)
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
 
-    def save(self, run: Run, *, score: float | None = None) -> None:
-        """Write a checkpoint to the run; `score` is the latest on the validation part."""
+    def save(self, run: Run) -> None:
+        """Write a checkpoint to the run."""
         files = {
             "model.safetensors": to_safetensors(_tensors(self.model.state_dict())),
             "average.safetensors": to_safetensors(_tensors(self.average.state_dict())),
             "optimizer.safetensors": to_safetensors(self._moments()),
         }
-        run.checkpoints.save(self.step, files, info={"config": digest(run.config)}, score=score)
+        run.checkpoints.save(self.step, files, info={"config": digest(run.config)})
         run.log("saved", step=self.step)
 
     def restore(self, run: Run) -> None:

@@ -147,6 +147,7 @@ def train(
     trainee = Trainee(model, make_optimizer(model, config), averaging=config.averaging)
     lesson = fabric.setup_module(Lesson(trainee.model, objective))
     optimizer = fabric.setup_optimizers(trainee.optimizer)
+    trainee.average.to(fabric.device)  # the model itself has just been moved by Fabric
     trainee.restore(run)
 
     data = Batches(task, config.variation, model.config.features, config.batch_size, config.seed)

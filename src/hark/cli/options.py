@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
 from hark.errors import ModelFileError
+from hark.inspection import MAX_BAD_SHARE
+from hark.runs import MODEL_FILE
+from hark.splits import SplitRule
+from hark.tracking import BACKENDS
 
 if TYPE_CHECKING:
     from hark.dataset import Source
@@ -25,17 +29,17 @@ SET = click.option(
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 
 TRACK = click.option(
-    "--track", "trackers", type=click.Choice(["wandb", "tensorboard"]), multiple=True, help="Mirror to a tracker."
+    "--track", "trackers", type=click.Choice(sorted(BACKENDS)), multiple=True, help="Mirror to a tracker."
 )
 
 
 def corpus_options(command: F) -> F:
     """What names a corpus and the keyword in it; `source` makes it one value."""
     for option in (
-        click.option("--max-bad-share", type=click.FloatRange(0, 1), default=0.01, show_default=True,
+        click.option("--max-bad-share", type=click.FloatRange(0, 1), default=MAX_BAD_SHARE, show_default=True,
                      help="Go on without damaged clips up to this share."),
         click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="How many folds."),
-        click.option("--split", type=click.Choice(["speakers", "official", "random", "manifest"]),
+        click.option("--split", type=click.Choice(get_args(SplitRule)),
                      default="speakers", show_default=True, help="How the corpus is cut into parts."),
         click.option("--speech", type=PATH, help="Sentences without the keyword: half train, half judge."),
         click.option("--keyword", required=True, help="The word to spot."),
@@ -58,9 +62,9 @@ def source(corpus: dict[str, Any], *, cache: Path) -> Source:
 def model_file(path: Path) -> Path:
     """The model that a path names: a file, or a run's."""
     if path.is_dir():
-        inner = path / "model.safetensors"
+        inner = path / MODEL_FILE
         if not inner.exists():
-            raise ModelFileError(f"{path}: holds no model.safetensors; expected a finished run or a model file")
+            raise ModelFileError(f"{path}: holds no {MODEL_FILE}; expected a finished run or a model file")
         return inner
     return path
 
