@@ -151,11 +151,6 @@ def test_a_trace_shows_where_attention_looked() -> None:
     torch.testing.assert_close(trace.attention.sum(dim=-1), torch.ones(3, 14, dtype=torch.float64))
 
 
-def test_steps_see_the_frames_of_their_window() -> None:
-    assert Crnn(BASE).step_spans(3) == [(0, 20), (8, 28), (16, 36)]
-    assert Crnn(STAGE_2).step_spans(14)[-1] == (78, 98)
-
-
 def test_states_are_named_by_module_paths() -> None:
     names = set(flatten(Crnn(BASE).initial_state()))
     assert names == {

@@ -21,7 +21,7 @@ from hark.distillation import (
     DistillationConfig,
     alignment,
     kl_loss,
-    last_spans,
+    last_cells,
     reference_loss,
 )
 from hark.errors import ConfigError
@@ -127,8 +127,8 @@ def test_steps_that_do_not_overlap_align_with_themselves(steps: int, size: int, 
     torch.testing.assert_close(alignment(spans, spans), torch.eye(steps))
 
 
-def test_an_alignment_goes_by_the_overlap_of_receptive_fields() -> None:
-    """A step over frames 0 to 20 shares 20, 12 and 4 frames with those that begin at 0, 8 and 16."""
+def test_an_alignment_goes_by_the_time_that_cells_share() -> None:
+    """A cell over frames 0 to 20 shares 20, 12 and 4 frames with those that begin at 0, 8 and 16."""
     ours = [(0, 20), (8, 28), (16, 36)]
     torch.testing.assert_close(alignment([(0, 20)], ours), torch.tensor([[20.0, 12.0, 4.0]]) / 36)
 
@@ -144,29 +144,36 @@ STRIDES = {11: 8, 14: 6, 7: 12}
 
 
 @pytest.mark.parametrize(("steps", "stride"), STRIDES.items())
-def test_the_steps_of_a_clip_see_it_from_its_start_to_its_last_whole_window(steps: int, stride: int) -> None:
+def test_the_cells_of_a_clip_tile_it_around_the_middles_of_its_steps(steps: int, stride: int) -> None:
     network = Crnn(CrnnConfig(channels=1, stride=(8, stride), hidden=(2,)))
-    spans = last_spans(network, 100)
-    assert spans == [(index * stride, index * stride + 20) for index in range(steps)]
+    cells = last_cells(network, 100)
+    assert [(first + last) / 2 for first, last in cells] == [index * stride + 10 for index in range(steps)]
     # 64 more frames before: the same steps of the clip where the stride divides them, others before its start.
-    shifted = last_spans(network, 100 + 64, offset=64)
+    shifted = last_cells(network, 100 + 64, offset=64)
     assert len(shifted) == steps
-    assert shifted[-1][1] in range(100 - stride + 1, 101)
-    assert all(later - earlier == stride for (earlier, _), (later, _) in pairwise(shifted))
+    assert shifted[-1][1] + (20 - stride) / 2 in range(100 - stride + 1, 101)
+    assert all(earlier[1] == later[0] for earlier, later in pairwise(shifted))
     if 64 % stride == 0:
-        assert shifted == spans
+        assert shifted == cells
+
+
+@pytest.mark.parametrize("stride", STRIDES.values())
+def test_a_teacher_of_the_same_steps_is_followed_step_by_step(stride: int) -> None:
+    """However much the fields of the steps overlap, nothing of the attention is blurred."""
+    cells = last_cells(Crnn(CrnnConfig(channels=1, stride=(8, stride), hidden=(2,))), 100)
+    torch.testing.assert_close(alignment(cells, cells), torch.eye(len(cells)))
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [(11, 14), (11, 7), (14, 11), (14, 7), (7, 14), (11, 11)])
 def test_steps_of_other_strides_align_by_their_time(theirs: int, ours: int) -> None:
-    """By hand, frame by frame: each teacher step weighs ours by the frames that both have heard."""
-    spans = {n: [(i * STRIDES[n], i * STRIDES[n] + 20) for i in range(n)] for n in (theirs, ours)}
-    shared = np.array([[len({*range(*t)} & {*range(*o)}) for o in spans[ours]] for t in spans[theirs]])
+    """By hand, frame by frame: each teacher step weighs ours by the frames in both cells."""
+    cells = {n: [(10 + i * s - s // 2, 10 + i * s + s // 2) for i in range(n)] for n, s in STRIDES.items()}
+    shared = np.array([[len({*range(*t)} & {*range(*o)}) for o in cells[ours]] for t in cells[theirs]])
     expected = shared / shared.sum(axis=1, keepdims=True)
-    shares = alignment(spans[theirs], spans[ours])
+    shares = alignment(cells[theirs], cells[ours])
     np.testing.assert_allclose(shares.numpy(), expected, atol=1e-6)
-    # Later attention of theirs is later attention of ours.
-    assert (np.diff(shares.numpy() @ np.arange(ours)) > 0).all()
+    # Later attention of theirs is never earlier attention of ours.
+    assert (np.diff(shares.numpy() @ np.arange(ours)) >= 0).all()
 
 
 def test_a_past_moves_the_steps_of_the_student_and_not_those_of_the_teacher(
@@ -176,9 +183,9 @@ def test_a_past_moves_the_steps_of_the_student_and_not_those_of_the_teacher(
     network = Crnn(tiny_network)
     stride = network.conv.window.hop
     for frames in (stride, 3 * stride):
-        assert last_spans(network, 100 + frames, offset=frames) == last_spans(network, 100)
-    uneven = last_spans(network, 100 + stride // 2, offset=stride // 2)
-    assert [first - other for (first, _), (other, _) in zip(last_spans(network, 100), uneven, strict=True)] == [
+        assert last_cells(network, 100 + frames, offset=frames) == last_cells(network, 100)
+    uneven = last_cells(network, 100 + stride // 2, offset=stride // 2)
+    assert [first - other for (first, _), (other, _) in zip(last_cells(network, 100), uneven, strict=True)] == [
         stride // 2 - (4 + stride // 2) // stride * stride
     ] * len(uneven)
 

@@ -78,11 +78,11 @@ class Distillation:
     def _attention_loss(self, trace: Trace, heard: Sequence[Trace], batch: Batch) -> Tensor:
         """KL between where teachers and student look at the end of the clip, steps aligned by their time."""
         frames = batch.masks.shape[-1]
-        places = last_spans(self.student, batch.past_frames + frames, offset=batch.past_frames)
+        places = last_cells(self.student, batch.past_frames + frames, offset=batch.past_frames)
         target = torch.stack(
             [
                 theirs.attention[:, -1]
-                @ alignment(last_spans(teacher.network, frames), places).to(trace.attention)
+                @ alignment(last_cells(teacher.network, frames), places).to(trace.attention)
                 for theirs, teacher in zip(heard, self.teachers, strict=True)
             ]
         ).mean(0)
@@ -112,20 +112,20 @@ def reference_loss(student: Tensor, teachers: Tensor, temperature: float) -> Ten
 SOFT_LOSSES = {"kl": kl_loss, "reference": reference_loss}
 
 
-def last_spans(network: Crnn, frames: int, *, offset: int = 0) -> list[tuple[int, int]]:
-    """The frames [first, last) that each slot of the attention window sees after `frames` frames.
+def last_cells(network: Crnn, frames: int, *, offset: int = 0) -> list[tuple[float, float]]:
+    """The time [first, last), in frames, that each slot of the attention window stands for after `frames` frames.
 
+    That is one hop in the middle of what the step sees: receptive fields overlap, cells tile the clip.
     Slots that were not yet filled lie before the first frame. Frames count from `offset`.
     """
     size, hop = network.conv.window.size, network.conv.window.hop
     steps = (frames - size) // hop + 1
-    return [
-        (step * hop - offset, step * hop + size - offset) for step in range(steps - network.config.window, steps)
-    ]
+    starts = [step * hop + (size - hop) / 2 - offset for step in range(steps - network.config.window, steps)]
+    return [(start, start + hop) for start in starts]
 
 
-def alignment(theirs: Sequence[tuple[int, int]], ours: Sequence[tuple[int, int]]) -> Tensor:
-    """How the weight of each of their steps is shared among ours, by the time their receptive fields share.
+def alignment(theirs: Sequence[tuple[float, float]], ours: Sequence[tuple[float, float]]) -> Tensor:
+    """How the weight of each of their steps is shared among ours, by the time that their cells share.
 
     Returns:
         `(theirs, ours)`; rows sum to 1. A step that overlaps none of ours gives its weight to the nearest.

@@ -109,11 +109,6 @@ class Crnn(StreamingModule):
         after: State = {"conv": conv, "gru": gru, "attention": attention}
         return Trace(self.classifier(context), weights, after)
 
-    def step_spans(self, steps: int) -> list[tuple[int, int]]:
-        """The frames [first, last) that each of the first `steps` steps of a clip sees of it."""
-        size, hop = self.conv.window.size, self.conv.window.hop
-        return [(index * hop, index * hop + size) for index in range(steps)]
-
 
 def from_reference(weights: Mapping[str, Tensor]) -> Crnn:
     """A network from a state dict in the reference's own layout (`conv.0.weight`, `gru.weight_ih_l0`, …).
