@@ -16,7 +16,7 @@ PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check --
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench reproduce
+.PHONY: help demo test check bench chaos reproduce
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ demo: $(INSTALLED) ## a spotter from nothing, in minutes: speech made, networks 
 	$(BIN)/hark demo
 
 test: $(INSTALLED) ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
+	$(BIN)/python -m pytest -m "not slow and not chaos" -n $(JOBS)
 
 check: $(INSTALLED) ## style, types, order of imports, documents
 	$(BIN)/ruff check .
@@ -36,6 +36,10 @@ check: $(INSTALLED) ## style, types, order of imports, documents
 bench: $(INSTALLED) ## the slow tests, then every script in benchmarks/
 	$(BIN)/python -m pytest -m slow || test $$? -eq 5 # 5: there is none
 	set -e; for script in benchmarks/bench_*.py; do $(BIN)/python "$$script"; done
+
+chaos: $(INSTALLED) ## the longer fault tests, Lightning and wandb under the same faults; writes docs/reliability.md
+	$(PIP) --editable ".[dev,chaos]"
+	$(BIN)/python benchmarks/chaos/run.py --jobs $(JOBS)
 
 reproduce: $(INSTALLED) ## the reference's whole report, with ours beside it, on real speech (hours); DATA=a folder per word
 	$(BIN)/hark reproduce --data $(DATA) --keyword $(KEYWORD) --folds $(FOLDS)

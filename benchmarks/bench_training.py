@@ -1,15 +1,16 @@
 """Training throughput: clips per second with fresh wave augmentation every epoch, the whole loop included.
 
-    python benchmarks/bench_training.py [--epochs 6]
+    python benchmarks/bench_training.py [--epochs 6] [--workers 0 1 2]
 
 Trains on noise of the reference task's size, since speed does not depend on what is said. Prints a table and
-appends a JSON line per network to benchmarks/results/training.jsonl: median and range over the log's windows
+appends a JSON line per setting to benchmarks/results/training.jsonl: median and range over the log's windows
 of 50 steps, the first left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -21,6 +22,7 @@ import torch
 from hark.batching import Variation
 from hark.corpus import Clip
 from hark.dataset import Dataset, Task
+from hark.devices import Machine
 from hark.environment import environment
 from hark.models.crnn import BASE, STAGE_2, CrnnConfig
 from hark.models.spotter import Spotter, SpotterConfig
@@ -45,41 +47,44 @@ def noise_task(*, clips: int = 5000, samples: int = 16_000) -> Task:
     return Task("word", "speakers", 0, 5, "noise", (), *parts, noises, noises, noises, ())
 
 
-def rates(network: CrnnConfig, task: Task, *, epochs: int, lived_in_share: float) -> list[float]:
+def rates(network: CrnnConfig, task: Task, *, epochs: int, lived_in_share: float, workers: int) -> list[float]:
     """Clips per second in each window of the log."""
     config = TrainingConfig(
         epochs=epochs, validations=1, save_every_s=3600, variation=Variation(lived_in_share=lived_in_share)
     )
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder), "bench", about={"name": "bench"})
-        train(Spotter(SpotterConfig(keyword="word", network=network)), task, config, run=run, device="cpu")
+        machine = Machine(device="cpu", workers=workers)
+        train(Spotter(SpotterConfig(keyword="word", network=network)), task, config, run=run, machine=machine)
         return [event["rate"] for event in run.events() if event["kind"] == "train"][1:]
 
 
 def main() -> None:
-    """Measure both networks, with and without lived-in state."""
+    """Measure both networks, with and without lived-in state, for each number of workers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=6)
-    epochs = parser.parse_args().epochs
+    parser.add_argument("--workers", type=int, nargs="+", default=[0], help="processes that make batches")
+    options = parser.parse_args()
     torch.set_num_threads(1)  # the other core makes the batches
     task = noise_task()
     about = environment()
-    print(f"{'network':<10}{'lived-in':>9}{'clips/s':>10}{'lowest':>9}{'highest':>9}{'goal':>8}")
-    for name, network in (("base", BASE), ("stage-2", STAGE_2)):
-        for share in (0.0, 0.3):
-            found = rates(network, task, epochs=epochs, lived_in_share=share)
-            median, low, high = statistics.median(found), min(found), max(found)
-            print(f"{name:<10}{share:>9}{median:>10,.0f}{low:>9,.0f}{high:>9,.0f}{GOALS[name]:>8,}")
-            row = {
-                "network": name,
-                "lived_in_share": share,
-                "clips_per_s": median,
-                "low": low,
-                "high": high,
-                "goal": GOALS[name],
-            }
-            with RESULTS.open("a") as file:
-                file.write(json.dumps({**row, "environment": about}) + "\n")
+    print(f"{'network':<10}{'lived-in':>9}{'workers':>8}{'clips/s':>10}{'lowest':>9}{'highest':>9}{'goal':>8}")
+    settings = itertools.product((("base", BASE), ("stage-2", STAGE_2)), (0.0, 0.3), options.workers)
+    for (name, network), share, workers in settings:
+        found = rates(network, task, epochs=options.epochs, lived_in_share=share, workers=workers)
+        median, low, high = statistics.median(found), min(found), max(found)
+        print(f"{name:<10}{share:>9}{workers:>8}{median:>10,.0f}{low:>9,.0f}{high:>9,.0f}{GOALS[name]:>8,}")
+        row = {
+            "network": name,
+            "lived_in_share": share,
+            "workers": workers,
+            "clips_per_s": median,
+            "low": low,
+            "high": high,
+            "goal": GOALS[name],
+        }
+        with RESULTS.open("a") as file:
+            file.write(json.dumps({**row, "environment": about}) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -29,6 +30,8 @@ FOLDS = 2
 
 # Other tests run beside these; and bits are promised at equal thread counts only.
 torch.set_num_threads(1)
+# What a shell starts in the background ignores SIGINT, and so would every process that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("hark", deadline=None, derandomize=True)
 settings.load_profile("hark")
 

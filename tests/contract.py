@@ -21,6 +21,8 @@ from torch import Tensor
 
 import hark.models
 from hark.features import LogMel, LogMelConfig
+from hark.integer_layers import IntegerAttention, IntegerConv2d, IntegerGruLayer, IntegerLinear
+from hark.integer_quantization import Calibration, IntegerCrnn
 from hark.layers import Affine, Attention, Conv2d, Dropout, Gru, GruLayer, Linear
 from hark.models.crnn import Crnn, CrnnConfig
 from hark.models.spotter import Spotter, SpotterConfig
@@ -98,6 +100,11 @@ EXAMPLES: dict[type[StreamingModule], tuple[Example, ...]] = {
     Dropout: (Example(lambda: Dropout(0.5), (4,), 6),),
     Gru: (Example(lambda: Gru(3, (5, 4), dropout=0.5), (3,), 9),),
     GruLayer: (Example(lambda: GruLayer(3, 5), (3,), 9),),
+    IntegerAttention: (Example(lambda: IntegerAttention(5, 3, window=4), (5,), 11),),
+    IntegerConv2d: (Example(lambda: IntegerConv2d(2, 3, bins=7, kernel=(3, 5), stride=(2, 3)), (2, 7), 23),),
+    IntegerCrnn: (Example(lambda: IntegerCrnn(SMALL, Calibration(12, 12)), (8,), 19),),
+    IntegerGruLayer: (Example(lambda: IntegerGruLayer(3, 5), (3,), 9),),
+    IntegerLinear: (Example(lambda: IntegerLinear(4, 3), (4,), 6),),
     Linear: (Example(lambda: Linear(4, 3), (4,), 6),),
     LogMel: (Example(lambda: LogMel(SMALL_FEATURES), (), 100),),
     Spotter: (Example(small_spotter, (), SMALL_SAMPLES),),

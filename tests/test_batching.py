@@ -14,7 +14,7 @@ import torch
 
 from hark.batching import Batch, Batches, Variation
 from hark.dataset import Source, Task, load_task
-from hark.errors import ConfigError, UsageError
+from hark.errors import ConfigError, CorpusError, UsageError
 from hark.features import LogMel, LogMelConfig
 from hark.policies import WaveAugmentation
 
@@ -35,6 +35,11 @@ def batches(tiny_task: Task) -> MakeBatches:
     return make
 
 
+def stream(data: Batches, start: int, stop: int) -> list[Batch]:
+    """The batches `start` to `stop`."""
+    return [data.make(number) for number in range(start, stop)]
+
+
 def digest(batch: Batch) -> str:
     """What a batch holds, to the last bit."""
     sha = hashlib.sha256(str(batch.past_frames).encode())
@@ -51,7 +56,7 @@ def test_a_batch_is_a_function_of_its_number_alone(batches: MakeBatches) -> None
         data.make(earlier)
     assert digest(data.make(7)) == seventh
     for start in range(5, 8):
-        streamed = dict(zip(range(start, 9), data.stream(start, 9), strict=True))
+        streamed = dict(zip(range(start, 9), stream(data, start, 9), strict=True))
         assert digest(streamed[7]) == seventh
 
 
@@ -68,13 +73,13 @@ def test_a_batch_is_the_same_in_another_process(batches: MakeBatches, tiny_sourc
 def test_batches_differ_by_number_epoch_and_seed(batches: MakeBatches) -> None:
     one, other = batches(), batches(seed=4)
     assert one.per_epoch == 3
-    assert len({digest(batch) for batch in (*one.stream(0, 6), *other.stream(0, 6))}) == 12
+    assert len({digest(batch) for batch in (*stream(one, 0, 6), *stream(other, 0, 6))}) == 12
 
 
 def test_an_epoch_has_as_many_clips_as_the_training_part(batches: MakeBatches, tiny_task: Task) -> None:
     """The last batch of an epoch may be smaller; here 40 clips are 16 + 16 + 8."""
-    assert [len(batch.targets) for batch in batches(PLAIN).stream(0, 4)] == [16, 16, 8, 16]
-    (all_at_once,) = batches(PLAIN, size=1000).stream(0, 1)
+    assert [len(batch.targets) for batch in stream(batches(PLAIN), 0, 4)] == [16, 16, 8, 16]
+    (all_at_once,) = stream(batches(PLAIN, size=1000), 0, 1)
     assert len(all_at_once.targets) == len(tiny_task.training) == 40
 
 
@@ -86,7 +91,7 @@ def test_classes_are_balanced_however_rare_the_keyword(tiny_task: Task) -> None:
         data, clips=tuple(data.clips[row] for row in rows), pcm=data.pcm[rows], targets=data.targets[rows]
     )
     drawn = Batches(replace(tiny_task, training=skewed), PLAIN, LogMelConfig(), 26, 0)
-    targets = torch.cat([batch.targets for batch in drawn.stream(0, 40)])
+    targets = torch.cat([batch.targets for batch in stream(drawn, 0, 40)])
     # 1,040 fair draws: 4.5 deviations are 0.07.
     assert float(targets.double().mean()) == pytest.approx(0.5, abs=0.07)
 
@@ -125,7 +130,7 @@ def test_the_share_of_lived_in_batches_is_the_one_asked_for(
     batches: MakeBatches, share: float, lived_in: int
 ) -> None:
     data = batches(replace(PLAIN, lived_in_share=share))
-    assert sum(batch.past_frames > 0 for batch in data.stream(0, 6)) == lived_in
+    assert sum(batch.past_frames > 0 for batch in stream(data, 0, 6)) == lived_in
 
 
 def test_each_clip_of_a_batch_has_a_past_of_its_own(batches: MakeBatches) -> None:
@@ -142,7 +147,7 @@ def test_without_other_sound_there_is_no_past(tiny_task: Task) -> None:
 
 def test_masks_hide_at_most_what_was_allowed(batches: MakeBatches) -> None:
     data = batches(replace(PLAIN, mask_bins=4, mask_frames=9))
-    masks = torch.cat([batch.masks for batch in data.stream(0, 6)])
+    masks = torch.cat([batch.masks for batch in stream(data, 0, 6)])
     whole_bins, whole_frames = masks.all(dim=2), masks.all(dim=1)
     assert torch.equal(masks, whole_bins[:, :, None] | whole_frames[:, None, :])
     assert int(whole_bins.sum(dim=1).max()) == 4
@@ -165,7 +170,7 @@ def test_a_clip_sounds_different_every_time_it_is_heard(tiny_task: Task, policy:
     )
     variation = replace(PLAIN, policy=policy)  # type: ignore[arg-type]
     data = Batches(replace(tiny_task, training=one), variation, LogMelConfig(), 2, 0)
-    heard = torch.cat([batch.waveforms for batch in data.stream(0, 12)])
+    heard = torch.cat([batch.waveforms for batch in stream(data, 0, 12)])
     assert len({row.numpy().tobytes() for row in heard}) >= 8
 
 
@@ -188,7 +193,7 @@ def test_making_a_batch_changes_nothing_it_was_given(batches: MakeBatches, tiny_
     sounds = (tiny_task.training.pcm, tiny_task.training.targets, *tiny_task.noises, *tiny_task.other_sounds)
     before = [sound.copy() for sound in sounds]
     variation = Variation(lived_in_share=1.0)
-    for batch in batches(variation).stream(0, 6):
+    for batch in stream(batches(variation), 0, 6):
         batch.waveforms.zero_()
         batch.targets.zero_()
     assert all(np.array_equal(sound, copy) for sound, copy in zip(sounds, before, strict=True))
@@ -208,14 +213,64 @@ def test_a_batch_that_moves_stays_what_it_was(batches: MakeBatches) -> None:
     assert digest(batch.to(torch.device("cpu"))) == digest(batch)
 
 
-def test_an_empty_stretch_of_the_training_has_no_batches(batches: MakeBatches) -> None:
-    assert list(batches().stream(4, 4)) == []
+def test_a_batch_splits_into_parts_and_its_features_with_it(batches: MakeBatches) -> None:
+    front_end = LogMel(LogMelConfig())
+    batch = batches(Variation(lived_in_share=1.0)).make(0)
+    parts = batch.split(6)
+    assert [len(part) for part in parts] == [6, 6, 4]
+    assert {part.past_frames for part in parts} == {batch.past_frames}
+    for name in ("waveforms", "targets", "masks"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+    assert torch.cat([part.log_mels(front_end) for part in parts]).shape == batch.log_mels(front_end).shape
+    (whole,) = batch.split(100)
+    assert digest(whole) == digest(batch)
 
 
-def test_an_error_in_making_a_batch_reaches_who_waits_for_it(tiny_task: Task) -> None:
+def test_a_batch_survives_the_way_through_arrays(batches: MakeBatches) -> None:
+    batch = batches().make(2)
+    arrays = batch.as_arrays()
+    assert not any(isinstance(part, torch.Tensor) for part in arrays)
+    assert digest(Batch.from_arrays(*arrays)) == digest(batch)
+
+
+def test_a_clip_of_a_batch_can_be_made_alone(batches: MakeBatches) -> None:
+    data = batches(Variation(lived_in_share=0.0))
+    for number in (0, 5):
+        made = data.make(number).waveforms.numpy()
+        for place in range(len(made)):
+            assert np.array_equal(data.clip(number, place), made[place])
+
+
+def test_clips_in_quarantine_are_replaced_from_a_batch_on_by_the_next_of_their_class(
+    batches: MakeBatches, tiny_task: Task
+) -> None:
+    targets = tiny_task.training.targets
+    data = batches()
+    positives, negatives = np.flatnonzero(targets).tolist(), np.flatnonzero(~targets).tolist()
+    since = 4
+    spoiled = (*positives[2:4], negatives[-1])
+    takes_over = {positives[2]: positives[4], positives[3]: positives[4], negatives[-1]: negatives[0]}
+    without = replace(data, quarantine=tuple((row, since) for row in spoiled))
+    replaced = 0
+    for number in range(12):
+        drawn = data.rows(number).tolist()
+        expected = [takes_over.get(row, row) if number >= since else row for row in drawn]
+        assert without.rows(number).tolist() == expected
+        assert without.make(number).targets.tolist() == targets[expected].astype(int).tolist()
+        replaced += expected != drawn
+    assert replaced > 3
+
+
+def test_a_class_that_is_all_in_quarantine_is_an_error(batches: MakeBatches, tiny_task: Task) -> None:
+    rows = np.flatnonzero(tiny_task.training.targets).tolist()
+    with pytest.raises(CorpusError, match="all clips of 'beep' or all others are in quarantine"):
+        replace(batches(), quarantine=tuple((row, 0) for row in rows)).make(0)
+
+
+def test_the_policy_of_the_reference_without_background_recordings_is_an_error(tiny_task: Task) -> None:
     noiseless = Batches(replace(tiny_task, noises=()), Variation(policy="reference"), LogMelConfig(), 16, 0)
     with pytest.raises(UsageError, match="no background recordings"):
-        next(noiseless.stream(0, 3))
+        noiseless.make(0)
 
 
 def test_a_corpus_without_background_is_varied_without_noise(tiny_task: Task) -> None:

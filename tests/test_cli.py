@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import click
 import numpy as np
@@ -18,10 +20,12 @@ from hark import __version__, audio
 from hark.cli import COMMANDS, cli, main
 from hark.dataset import Source, Task
 from hark.detection import OperatingPoint
+from hark.devices import Machine
 from hark.evaluation import detections_in, posterior, stream_scores
 from hark.model_files import load
 from hark.quantization import is_quantized
 from hark.runs import Run
+from hark.supervision import ON_ANOTHER_DEVICE
 
 
 class Outcome(NamedTuple):
@@ -55,6 +59,14 @@ def corpus(tiny_source: Source) -> list[object]:
     return ["--data", tiny_source.root, "--keyword", "beep", "--folds", 2, "--speech", tiny_source.speech]
 
 
+@pytest.fixture
+def mini_recipe_file(tmp_path: Path) -> Path:
+    """A recipe of one training."""
+    path = tmp_path / "one.toml"
+    path.write_text('[stages.small]\nkind = "train"\nnetwork = "stage-2"\n')
+    return path
+
+
 def _leaves(command: click.Command, name: str) -> list[str]:
     if not isinstance(command, click.Group) or not command.commands:
         return [name]
@@ -85,6 +97,14 @@ def test_the_version_is_the_packages(hark_: Hark) -> None:
     assert hark_("--version") == (0, f"hark, version {__version__}\n", "")
 
 
+def test_what_a_notebook_draws_with_does_not_matter(mini_runs: Path, tmp_path: Path) -> None:
+    """Its kernel tells every command that it starts of a way to draw that only its own environment has."""
+    told = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    command = [sys.executable, "-m", "hark", "report", str(mini_runs), "--out", str(tmp_path / "page.html")]
+    done = subprocess.run(command, env=told, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 MISSING = ["--data", "none", "--keyword", "x"]
 
 
@@ -103,7 +123,7 @@ MISSING = ["--data", "none", "--keyword", "x"]
         (["cost", "none.safetensors"], 1, "none.safetensors: cannot be read as a model"),
         (["cost", "."], 1, "holds no model.safetensors; expected a finished run or a model file"),
         (["detect", "none.safetensors", "a.wav"], 1, "none.safetensors: cannot be read as a model"),
-        (["import", "none.pth", "--keyword", "x", "--out", "a"], 1, "none.pth: no such file"),
+        (["import", "none.pth", "--keyword", "x", "--out", "a"], 1, "none.pth: cannot be read (No such file"),
         (["quantize", "none", "--out", "a"], 1, "none: cannot be read as a model"),
     ],
 )
@@ -135,7 +155,67 @@ def test_a_gpu_that_is_not_there_is_exit_code_7(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     outcome = hark_("train", *corpus, "--network", "stage-2", "--out", "a", "--device", "cuda")
     assert outcome.code == 7
-    assert outcome.err.splitlines()[-1] == "hark: --device cuda: found only the CPU; use --device auto or cpu"
+    assert outcome.err.splitlines()[-1] == (
+        "hark: --device cuda: found only the CPU; use --device auto or cpu, or wait: --wait-device MINUTES"
+    )
+
+
+class Reached(BaseException):
+    """Instead of a training."""
+
+
+@pytest.mark.parametrize("recipe", [True, False], ids=["recipe", "network"])
+def test_device_and_workers_reach_the_training_when_the_device_has_come(
+    hark_: Hark, corpus: list[object], mini_recipe_file: Path, monkeypatch: pytest.MonkeyPatch, recipe: bool
+) -> None:
+    """A GPU that needs three looks to come."""
+    looks, machines = iter([False, False, True]), []
+
+    def train(*_: object, machine: Machine, **__: object) -> NoReturn:
+        machines.append(machine)
+        raise Reached
+
+    monkeypatch.setattr("hark.devices.can_compute", lambda device: next(looks))
+    monkeypatch.setattr("hark.devices.PROBE_EVERY_S", 0.01)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: not list(looks))
+    monkeypatch.setattr("hark.stages.train", train)
+    what = [mini_recipe_file] if recipe else ["--network", "stage-2"]
+    with pytest.raises(Reached):
+        hark_("train", *what, *corpus, "--out", "a", "--device", "cuda", "--wait-device", 1, "--workers", 3)
+    assert machines == [Machine(device="cuda", workers=3)]
+
+
+def test_a_supervised_command_is_a_call_of_hark_and_its_runs_are_watched(
+    hark_: Hark, corpus: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def run(command: list[str], **options: object) -> int:
+        calls.append((command, options))
+        return 75
+
+    monkeypatch.setattr("hark.cli.supervise.run", run)
+    inner = ["train", "--network", "base", *map(str, corpus), "--out", "there"]
+    assert hark_("supervise", "--retries", 3, "--allow-cpu", *inner).code == 75
+    assert hark_("supervise", *inner).code == 75
+    assert [command[1:] for command, _ in calls] == [["-P", "-m", "hark", *inner]] * 2
+    assert calls[0][1] == {"folder": Path("there"), "retries": 3, "after_loss": ON_ANOTHER_DEVICE}
+    assert calls[1][1] == {"folder": Path("there"), "retries": 5, "after_loss": ()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cost", "base"], "'cost': expected one of train, distill"),
+        (["--retry", "3", "train"], "'--retry': expected one of train, distill"),
+        (["train", "--netwrk", "base"], "No such option"),
+        (["--allow-cpu", "demo"], "--allow-cpu: demo has no --device; leave it out"),
+    ],
+)
+def test_what_cannot_be_supervised_is_refused_at_once(hark_: Hark, arguments: list[str], said: str) -> None:
+    outcome = hark_("supervise", *arguments)
+    assert outcome.code == 2
+    assert said in outcome.err
 
 
 def test_an_interrupt_is_told_in_a_word(hark_: Hark, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_the_digest_sees_every_change(tree: Path) -> None:
 
 
 SECONDS = st.floats(0, 1e6, allow_subnormal=False)
-WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
 
 
 @given(
@@ -154,7 +155,9 @@ def test_a_manifest_needs_path_and_label_alone(tmp_path: Path) -> None:
         ("{", r":2: not JSON, expected one object a line"),
         ("[" * 60_000, r":2: not JSON, expected one object a line"),
         ('{"path": "' + "a" * 70_000, r":2: a line of 65536 bytes or more"),
-        ('{"path": "a\\u0000.wav", "label": "x"}', r":2: path 'a\\x00.wav' is not a file name"),
+        ('{"path": "a\\u0000.wav", "label": "x"}', r":2: path is 'a\\x00.wav', expected a relative path"),
+        ('{"path": "a.wav", "label": "\\u001b[2J"}', r":2: label is '\\x1b\[2J', expected a word"),
+        ('{"path": "./a.wav", "label": "y"}', r":2: the clip of line 1 again, expected each once"),
         ('{"path": "../a.wav", "label": "x"}', r":2: path '../a.wav' leaves the manifest's folder"),
         ('{"path": "/etc/passwd", "label": "x"}', r":2: path '/etc/passwd' leaves the manifest's folder"),
         ('{"path": "C:\\\\a.wav", "label": "x"}', r":2: path 'C:.*a.wav' leaves the manifest's folder"),
@@ -176,6 +179,33 @@ def test_any_manifest_is_read_or_refused(tmp_path_factory: pytest.TempPathFactor
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(CorpusError, match="expected"):
         corpus.read_manifest(path)
+
+
+def test_parts_of_one_recording_are_different_clips(tmp_path: Path) -> None:
+    lines = [f'{{"path": "a.wav", "label": "x", "start_s": {start_s}, "duration_s": 1}}\n' for start_s in (0, 1)]
+    (tmp_path / "clips.jsonl").write_text("".join(lines))
+    assert [clip.start_s for clip in corpus.read_manifest(tmp_path / "clips.jsonl")] == [0, 1]
+
+
+def test_a_manifest_of_too_many_lines_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "MOST_LINES", 3)
+    (tmp_path / "clips.jsonl").write_text("not JSON\n" * 4)
+    with pytest.raises(CorpusError, match=r"clips\.jsonl: 4 lines, expected at most 3; cut it in parts"):
+        corpus.read_manifest(tmp_path / "clips.jsonl")
+
+
+def test_a_manifest_that_is_a_pipe_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "clips.jsonl")
+    with pytest.raises(CorpusError, match="not a regular file, expected a JSON-lines manifest"):
+        corpus.load(tmp_path / "clips.jsonl")
+
+
+def test_what_no_manifest_may_hold_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"a\.wav: label is '\\x1b\[2J', expected a word"):
+        corpus.write_manifest(tmp_path / "m.jsonl", [Clip(tmp_path / "a.wav", "\x1b[2J", "s")])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_clip_outside_the_manifests_folder_is_not_written(tmp_path: Path) -> None:

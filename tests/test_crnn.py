@@ -166,16 +166,16 @@ def test_states_are_named_by_module_paths() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"channels": 0}, "expected every size"),
+        ({"channels": 0}, "channels is 0, expected 1 to 4,096"),
         ({"hidden": ()}, "1 to 16 GRU layers"),
         ({"hidden": (1,) * 17}, "1 to 16 GRU layers"),
-        ({"hidden": (1 << 40,)}, "to be 1 to 4,096,"),
-        ({"attention_window": 0}, "expected every size"),
-        ({"stride": (2, 0)}, "expected every size"),
+        ({"hidden": (1 << 40,)}, "expected 1 to 4,096"),
+        ({"attention_window": 0}, "attention_window is 0, expected 1 to 4,096"),
+        ({"stride": (2, 0)}, r"stride is \(2, 0\), expected 1 to 4,096"),
         ({"kernel": (5, 130)}, "a clip's 100 frames give no step; shorten it or set attention_window"),
-        ({"attention_units": -3}, "expected every size"),
-        ({"kernel": (41, 20)}, r"kernel \(41, 20\): expected at most 40 bins \(n_mels\) high"),
-        ({"dropout": 1.0}, "dropout 1.0: expected 0 up to, not including, 1"),
+        ({"attention_units": -3}, "attention_units is -3, expected 1 to 4,096"),
+        ({"kernel": (41, 20)}, r"kernel is \(41, 20\), expected at most 40 bins \(n_mels\) high"),
+        ({"dropout": 1.0}, "dropout is 1.0, expected 0 up to, not including, 1"),
     ],
 )
 def test_shapes_that_cannot_be_are_refused(setting: dict[str, int], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -52,9 +53,11 @@ def test_targets_and_sound_are_those_of_the_clips(tiny_task: Task) -> None:
 def test_decoded_sound_is_kept_and_used_again(
     tiny_source: Source, tiny_task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hark.dataset._waveform", None)  # whoever decodes a clip now fails
+    monkeypatch.setattr("hark.inspection.examine", None)  # whoever decodes a recording now fails
     again = load_task(tiny_source, fold=0)
     np.testing.assert_array_equal(again.training.pcm, tiny_task.training.pcm)
+    for kind in ("noises", "other_sounds", "judging_noises"):
+        assert all(map(np.array_equal, getattr(again, kind), getattr(tiny_task, kind)))
 
 
 def test_what_trains_never_judges(tiny_source: Source, tiny_task: Task) -> None:
@@ -181,6 +184,22 @@ def test_bad_clips_are_named_and_left_out_up_to_the_allowed_share(
     assert outcome(task)
     assert "empty.wav: 0 bytes" in task.quarantined[0]
     assert sum(len(part) for part in (task.training, task.validation, task.testing)) == 80
+
+
+def test_bad_surroundings_are_named_and_left_out_too(tiny_source: Source, tmp_path: Path) -> None:
+    """Whether they train or judge: what judges would otherwise be found bad after the training."""
+    root, speech = tmp_path / "corpus", tmp_path / "speech"
+    shutil.copytree(tiny_source.root, root)
+    shutil.copytree(tiny_source.speech, speech)  # type: ignore[arg-type]
+    hurt = [next((root / BACKGROUND_FOLDER).iterdir()), *speech.iterdir()]
+    for path in hurt:
+        path.write_bytes(path.read_bytes()[:1_000])
+    task = load_task(replace(tiny_source, root=root, speech=speech, max_bad_share=0.05), fold=0)
+    assert len(task.noises) == len(task.judging_noises) == len(task.other_sounds) == 1
+    assert task.judging_speech == ()
+    assert sorted(line.split(": ")[0] for line in task.quarantined) == sorted(map(str, hurt))
+    with pytest.raises(TooManyBadClips, match=r"5 of 106 clips are unusable, at most 4\.0% allowed"):
+        load_task(replace(tiny_source, root=root, speech=speech, max_bad_share=0.04), fold=0)
 
 
 class Peak(torch.nn.Module):

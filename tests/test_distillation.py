@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hark.batching import Batch, Batches, Variation
 from hark.dataset import Task
+from hark.devices import Machine
 from hark.distillation import (
     Distillation,
     DistillationConfig,
@@ -257,7 +258,9 @@ def test_teachers_stay_what_they_were(
     untrained = to_bytes(student)
     training = TrainingConfig(epochs=2, batch_size=16)
     objective = Distillation(teachers, student, config)
-    trained = train(student, tiny_task, training, run=new_run("a"), objective=objective, device="cpu")
+    trained = train(
+        student, tiny_task, training, run=new_run("a"), objective=objective, machine=Machine(device="cpu")
+    )
     assert to_bytes(trained) != untrained
     assert [to_bytes(teacher) for teacher in teachers] == before
     assert all(parameter.grad is None for teacher in teachers for parameter in teacher.parameters())

@@ -62,9 +62,19 @@ def command_lines(text: str) -> list[str]:
     return COMMAND.findall(re.sub(r" *\\\n *", " ", text))
 
 
+def unwrapped(line: str) -> str:
+    """The call of hark that a call such as `hark detach train` wraps, if it does; else itself."""
+    words = shlex.split(line, comments=True)
+    called = command_of(words)
+    if called is None or not called.context_settings.get("ignore_unknown_options"):
+        return line
+    inner = [place for place, word in enumerate(words) if place > 1 and f"hark {word}" in COMMANDS]
+    return unwrapped(shlex.join(["hark", *words[inner[0] :]])) if inner else line
+
+
 def fault_of(line: str) -> str | None:
     """What is wrong with the names in a call of hark, or None; what it must have is not asked."""
-    words = shlex.split(line.partition(" | ")[0], comments=True)
+    words = shlex.split(unwrapped(line.partition(" | ")[0]), comments=True)
     called = command_of(words)
     if called is None:
         is_group = any(path.startswith(" ".join(words) + " ") for path in COMMANDS)
@@ -78,7 +88,7 @@ def fault_of_whole(line: str) -> str | None:
     """What is wrong with a call that a reader may copy, or None: it must also have what is required."""
     if (fault := fault_of(line)) or "--help" in line:
         return fault
-    called = command_of(words := shlex.split(line, comments=True))
+    called = command_of(words := shlex.split(unwrapped(line), comments=True))
     needed = [option for option in called.params if option.required] if called else []
     lacking = [option.opts[0] for option in needed if option.opts[0][0] == "-" and not set(option.opts) & {*words}]
     return f"{line}: lacks {lacking}" if lacking else None
@@ -133,6 +143,9 @@ def test_every_command_has_a_worked_example_in_its_help(path: str) -> None:
         ("hark data check DIR --loud", "no option ['--loud']"),
         ("hark synthesize word", "lacks ['--to']"),
         ("hark synthesize --help", None),
+        ("hark detach train RECIPE --data DIR --keyword WORD", None),
+        ("hark detach train RECIPE --data DIR --loud", "no option ['--loud']"),
+        ("hark detach train RECIPE --data DIR", "lacks ['--keyword']"),
     ],
 )
 def test_a_wrong_call_is_told_from_a_right_one(line: str, fault: str | None) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hark.errors import RunError
+from hark.errors import DiskFull, RunError
 from hark.events import EventLog
 
 
@@ -58,19 +60,60 @@ def test_a_log_cut_anywhere_reads_as_its_complete_lines_and_is_mended(
     assert logged(log) == [*complete, ("train", 9)]
 
 
-def test_a_full_disk_leaves_no_half_line(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    log.append("train", step=1)
-    before, write = log.path.read_bytes(), os.write
+def failing_late(number: int) -> Callable[[int, bytes], int]:
+    """An `os.write` that takes all but the last 50 bytes, and then fails."""
+    write = os.write
 
-    def full_after_ten_bytes(descriptor: int, data: bytes) -> int:
-        if len(data) < 60:
-            raise OSError(28, "No space left on device")
+    def fail(descriptor: int, data: bytes) -> int:
+        if len(data) <= 50:
+            raise OSError(number, os.strerror(number))
         return write(descriptor, data[: len(data) - 50])
 
-    monkeypatch.setattr(os, "write", full_after_ten_bytes)
-    with pytest.raises(RunError, match=r"events.jsonl: No space left on device; free some space"):
+    return fail
+
+
+@pytest.mark.fault("F4")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_on_a_full_disk_events_wait_and_are_written_in_order_when_there_is_space(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    log.append("train", step=1)
+    before = log.path.read_bytes()
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", failing_late(number))
+        for step in (2, 3):
+            log.append("train", step=step)
+        with pytest.raises(DiskFull, match=r"events.jsonl: .*; free some"):
+            log.flush()
+        assert log.path.read_bytes() == before
+    log.append("train", step=4)
+    log.append("train", step=5)
+    log.flush()
+    assert logged(log) == [("train", step) for step in (1, 2, 3, 4, 5)]
+
+
+@pytest.mark.fault("F5")
+def test_any_other_failure_is_an_error_that_leaves_no_half_line(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.append("train", step=1)
+    before = log.path.read_bytes()
+    monkeypatch.setattr(os, "write", failing_late(errno.EIO))
+    with pytest.raises(RunError, match=r"events.jsonl: Input/output error; check the disk"):
         log.append("train", step=2)
     assert log.path.read_bytes() == before
+
+
+def test_what_was_flushed_is_on_the_disk(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.flush()
+    log.append("train", step=1)
+    synced: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: (synced.append(os.fstat(descriptor).st_ino), fsync(descriptor))
+    )
+    log.flush()
+    assert synced == [log.path.stat().st_ino]
 
 
 def test_after_a_resume_the_events_past_the_restored_step_no_longer_count(log: EventLog) -> None:
@@ -134,3 +177,16 @@ def test_a_reader_can_ask_for_what_is_new(log: EventLog) -> None:
     assert log.since(offset) == ([], offset)
     log.append("train", step=2)
     assert [event["step"] for event in log.since(offset)[0]] == [2]
+
+
+def test_a_reader_can_take_a_long_log_in_pieces(log: EventLog) -> None:
+    for step in range(100):
+        log.append("train", step=step)
+    with log.path.open("a") as file:
+        file.write('{"kind": "train", "st')  # still being written
+    read, offset = list[int | None](), 0
+    for _ in range(100):
+        events, offset = log.since(offset, about_bytes=1000)
+        read += [event["step"] for event in events]
+        assert len(events) < 20
+    assert read == list(range(100))

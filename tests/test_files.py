@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hark import files
-from hark.errors import RunError
+from hark.errors import DiskFull, RunError
 
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
@@ -74,6 +75,26 @@ def test_a_failed_write_leaves_the_old_file_and_names_path_cause_and_way_out(
         files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert files.children(tmp_path) == [path]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, RunError)]
+)
+def test_a_full_disk_is_told_from_all_other_errors(number: int, kind: type[RunError], tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught, files.explained(tmp_path):
+        raise OSError(number, "said by the system")
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith(f"{tmp_path}: said by the system; ")
+
+
+def test_new_folders_are_on_the_disk_when_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in the one that holds it, from the top down."""
+    synced = []
+    monkeypatch.setattr(files, "fsync", synced.append)
+    files.make_folder(tmp_path / "a" / "b")
+    files.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert synced == [tmp_path, tmp_path / "a"]
 
 
 def test_only_leftovers_are_removed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from contract import seeded
 from hark import importing
 from hark.errors import ModelFileError
 from hark.importing import import_checkpoint
+from hark.model_files import LARGEST_BYTES
 from hark.models.crnn import PUBLISHED, Crnn, from_reference
 from hark.models.reference import ReferenceCrnn
+from peak_memory import allocating_at_most
 
 
 class Trap:
@@ -124,31 +127,46 @@ def test_weights_of_another_network_are_refused_with_the_files_name(
 ) -> None:
     monkeypatch.setattr(importing, "_weights_by_helper", lambda path: {"fc.weight": torch.zeros(2, 3)})
     path = tmp_path / "other.pth"
-    path.touch()
+    path.write_bytes(b"PK\3\4")
     with pytest.raises(ModelFileError, match=r"other.pth: not the reference's CRNN .*expected conv\.0\.\*, gru"):
         import_checkpoint(path, keyword="x")
 
 
 def test_a_missing_file_and_one_of_absurd_size_are_refused_unread(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"none.pth: no such file; expected a PyTorch checkpoint"):
+    with pytest.raises(ModelFileError, match=r"none.pth: cannot be read \(No such file or directory\)"):
         import_checkpoint(tmp_path / "none.pth", keyword="x")
     huge = tmp_path / "huge.pth"
     with huge.open("wb") as file:
-        file.truncate(importing.LARGEST_FILE_BYTES + 1)
-    with pytest.raises(ModelFileError, match="268,435,457 bytes, expected at most 268,435,456"):
+        file.truncate(LARGEST_BYTES + 1)
+    with pytest.raises(ModelFileError, match="16,777,217 bytes, expected at most 16,777,216"):
         import_checkpoint(huge, keyword="x")
+
+
+def test_one_tensor_that_claims_a_huge_layer_is_refused_before_the_layer_is_made() -> None:
+    weights = ReferenceCrnn(Crnn(PUBLISHED["stage-2"])).state_dict()
+    layers = {f"gru.weight_hh_l{index}": torch.zeros(1, 4096) for index in range(16)}
+    inputs = {f"gru.weight_ih_l{index}": torch.zeros(1, 1) for index in range(16)}
+    with allocating_at_most(1 << 20), pytest.raises(ModelFileError, match="not the reference's CRNN"):
+        from_reference({**weights, **layers, **inputs})
+
+
+def test_a_file_of_a_billion_views_of_one_number_is_refused(tmp_path: Path) -> None:
+    path = saved({"conv.0.weight": torch.zeros(1).expand(10**9)}, tmp_path / "views.pth")
+    with pytest.raises(ValueError, match=r"holds 1,000,000,000 numbers, more than the 4,194,304 that a model may"):
+        importing._read_weights(path)
 
 
 def test_a_helper_that_hangs_or_dies_is_an_error_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "model.pth"
-    path.touch()
+    path.write_bytes(b"PK\3\4")
     interpreter = tmp_path / "python"
     monkeypatch.setattr(sys, "executable", str(interpreter))
-    monkeypatch.setattr(importing, "TIMEOUT_S", 0.2)
-    for script, said in (("kill -9 $$", "the helper died"), ("exec sleep 9", "not read within 0.2 s")):
-        interpreter.write_text(f"#!/bin/sh\n{script}\n")
+    monkeypatch.setattr(importing, "LIMITS", replace(importing.LIMITS, answer_s=0.2))
+    greeting = r"printf '\002\000\000\000\000\000\000\000\000\000\000\000{}'"
+    for script, said in (("kill -9 $$", r"crashed \(SIGKILL\)"), ("exec sleep 9", "gave no answer within 0.2 s")):
+        interpreter.write_text(f"#!/bin/sh\n{greeting}\n{script}\n")
         interpreter.chmod(0o755)
-        with pytest.raises(ModelFileError, match=said):
+        with pytest.raises(ModelFileError, match=f"model.pth: the helper that reads it {said}; expected a"):
             import_checkpoint(path, keyword="x")

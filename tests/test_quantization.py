@@ -217,12 +217,12 @@ def test_a_file_keeps_every_bit_of_a_quantised_model(bits: int, tmp_path: Path) 
 
 
 def test_integers_can_be_put_in_the_place_of_a_weight() -> None:
-    model = quantize(small_spotter())
+    model = small_spotter()
     levels, scale = (
         torch.tensor([[1, -2, 3, 0], [0, 0, 127, -127]], dtype=torch.int8),
         torch.tensor([[0.5], [2.0]]),
     )
-    set_quantized_weight(model, "network.classifier.weight", QuantizedWeight(levels, scale))
+    set_quantized_weight(model, "network.classifier.weight", QuantizedWeight(levels, scale), bits=8)
     assert model.network.classifier.weight.tolist() == [[0.5, -1.0, 1.5, 0.0], [0.0, 0.0, 254.0, -254.0]]
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hark.errors import RunError, UsageError
 from hark.files import write_atomically
 from hark.runs import Run, find_runs
+from hark.standing import note
 from hark.study import Study, collect, pareto_front
 
 pytest.importorskip("jinja2")
@@ -347,6 +348,30 @@ def test_a_tracker_s_address_is_a_link(tmp_path: Path) -> None:
     run = add_run(tmp_path, ROWS[0], 0)
     run.write_json("tracker.json", {"url": "https://tracker.example/run/1"})
     assert 'href="https://tracker.example/run/1"' in render(collect([run]))
+
+
+def test_what_trackers_lost_is_told_as_it_is_by_now_with_the_way_to_replay_it(tmp_path: Path) -> None:
+    run = add_run(tmp_path, ROWS[0], 0)
+    run.path("trackers").mkdir()
+    for step in range(1, 4):
+        run.log("train", step=step, loss=1 / step)
+    run.log("warning", step=None, tracker="wandb", message="wandb lost up to 77 events")
+    note(run, "tensorboard", confirmed=3)
+    note(run, "wandb", confirmed=1, reason="killed by SIGKILL", url="https://tracker.example/run/1")
+    page = render(collect([run]))
+    lost = f"wandb lost up to 2 of 3 events (killed by SIGKILL); replay with: hark track push {run.folder}"
+    assert page.count(f"{lost} --to wandb") == 1
+    assert "77 events" not in page, "what was said before is out of date"
+    assert "has all" not in page, "what is as it should be is no warning"
+    assert page.count('href="https://tracker.example/run/1"') == 1
+    note(run, "wandb", confirmed=3)
+    assert "lost up to" not in render(collect([run]))
+
+
+def test_what_was_said_of_a_tracker_that_left_nothing_else_is_not_passed_over(tmp_path: Path) -> None:
+    run = add_run(tmp_path, ROWS[0], 0)
+    run.log("warning", step=None, tracker="wandb", message="nothing is mirrored to wandb")
+    assert "nothing is mirrored to wandb" in render(collect([run]))
 
 
 def test_a_perfect_model_can_be_drawn(tmp_path: Path) -> None:

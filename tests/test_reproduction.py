@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from hark import reproduction
 from hark.dataset import Source
-from hark.errors import UsageError
+from hark.errors import RunError, UsageError
 from hark.models.crnn import CrnnConfig
 from hark.recipes import parse_recipe
 from hark.reproduction import Plan, reproduce, run_fold
@@ -53,3 +61,52 @@ def test_folds_one_by_one_stop_at_the_first_error(plan: Plan, monkeypatch: pytes
 
 def test_runs_lie_by_recipe_and_fold(plan: Plan) -> None:
     assert plan.fold_folder(3) == plan.out / "one" / "fold-3"
+
+
+@pytest.fixture
+def fold_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None]], None]:
+    """Sets what the process of a fold does instead of running a recipe."""
+    context = multiprocessing.get_context("fork")  # nothing has to be loaded again
+
+    def fold_does(deed: Callable[[int], None]) -> None:
+        def begin(plan: Plan, fold: int, jobs: int) -> tuple[Connection, BaseProcess]:
+            answer, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=deed, args=(fold,))
+            process.start()
+            theirs.close()
+            return answer, process
+
+        monkeypatch.setattr(reproduction, "_begin", begin)
+
+    return fold_does
+
+
+def test_what_ends_the_call_is_passed_on_and_waits_for_the_folds_to_save(
+    plan: Plan, fold_does: Callable[[Callable[[int], None]], None], tmp_path: Path
+) -> None:
+    def save_when_asked(fold: int) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        (tmp_path / f"begun-{fold}").touch()
+        if signal.sigtimedwait([signal.SIGTERM], 20) is None:
+            return
+        time.sleep(0.1)
+        (tmp_path / f"saved-{fold}").touch()
+
+    def interrupt() -> None:
+        while len([*tmp_path.glob("begun-*")]) < 2:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    fold_does(save_when_asked)
+    Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(plan, folds=(0, 1, 2), jobs=2)
+    assert {path.name for path in tmp_path.glob("*-?")} == {"begun-0", "begun-1", "saved-0", "saved-1"}
+
+
+def test_the_death_of_a_fold_s_process_is_an_error_that_names_it(
+    plan: Plan, fold_does: Callable[[Callable[[int], None]], None]
+) -> None:
+    fold_does(lambda fold: os._exit(3))
+    with pytest.raises(RunError, match="fold 1: its process ended with exit code 3 and no word"):
+        reproduce(plan, folds=(1,), jobs=2)

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from hark.cli.runs import runs as runs_command
 from hark.environment import environment
-from hark.errors import NoValidCheckpoint, RunBusy, RunError, UsageError
+from hark.errors import DiskFull, NoValidCheckpoint, RunBusy, RunError, UsageError
 from hark.runs import Run, find_runs
 
 ABOUT = {"setting": "base", "kind": "train", "group": "ours", "fold": 0, "seed": 0, "parents": ["a", "b"]}
 CONFIG = {"training": {"rate": 0.1, "mels": (20, 40)}}
 CREATE = "import sys; from pathlib import Path; from hark.runs import Run"
+
+Record = Callable[[str, object], None]
 
 
 @pytest.fixture
@@ -37,14 +42,50 @@ def test_a_new_run_tells_what_it_is(run: Run) -> None:
     assert Run.open(run.folder).name == "base"
 
 
-def test_eight_processes_that_want_one_name_get_eight_folders(tmp_path: Path) -> None:
+@pytest.mark.fault("F23")
+def test_eight_processes_that_want_one_name_get_eight_folders(tmp_path: Path, record_property: Record) -> None:
     command = [sys.executable, "-c", f"{CREATE}; print(Run.create(Path(sys.argv[1]), 'x', about={{}}).name)"]
     processes = [
         subprocess.Popen([*command, str(tmp_path / "runs")], stdout=subprocess.PIPE, text=True) for _ in range(8)
     ]
     names = {process.communicate()[0].strip() for process in processes}
+    record_property("outcome", f"8 that ask for a new run of one name at once get {len(names)} folders")
     assert names == {"x", *(f"x-{number}" for number in range(2, 9))}
     assert {run.name for run in find_runs([tmp_path])} == names
+
+
+BEGIN = f"""{CREATE}
+from hark.errors import RunBusy
+try:
+    with Run.open_or_create(Path(sys.argv[1]), about={{}}).locked():
+        print('in', flush=True)
+        input()
+except RunBusy as busy:
+    print(busy, flush=True)
+"""
+
+
+@pytest.mark.fault("F23")
+def test_of_eight_starts_of_one_run_one_works_and_the_others_learn_who(
+    tmp_path: Path, record_property: Record
+) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", BEGIN, str(tmp_path / "x")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    said = {process.pid: process.stdout.readline().strip() for process in processes if process.stdout}
+    for process in processes:
+        process.communicate("\n")
+    refusal = rf"process ({'|'.join(map(str, said))}) on {socket.gethostname()} is at work in it"
+    refused = sum(bool(re.search(refusal, line)) for line in said.values())
+    assert list(said.values()).count("in") == 1
+    record_property("outcome", f"of 8 starts of one run at once 1 works; {refused} are told its process and host")
+    assert refused == 7
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/a", ".hidden"])
@@ -54,6 +95,7 @@ def test_a_name_cannot_lead_out_of_the_parent(tmp_path: Path, name: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("F23")
 def test_a_live_run_is_refused_with_pid_and_host_and_free_after_any_death(run: Run) -> None:
     script = f"{CREATE}\nwith Run.open(Path(sys.argv[1])).locked(): print('in', flush=True); input()"
     with subprocess.Popen(
@@ -73,7 +115,7 @@ def test_a_live_run_is_refused_with_pid_and_host_and_free_after_any_death(run: R
         holder.kill()
     assert not run.is_live
     with run.locked():
-        assert run.state == "live"
+        assert run.status.state == "live"
 
 
 def test_looking_whether_a_run_is_live_does_not_hinder_its_start(run: Run) -> None:
@@ -115,7 +157,8 @@ def test_the_same_command_finds_its_run_again(tmp_path: Path) -> None:
     assert again.name == "x"
 
 
-def test_another_configuration_is_refused_field_by_field(run: Run) -> None:
+@pytest.mark.fault("F8")
+def test_another_configuration_is_refused_field_by_field(run: Run, record_property: Record) -> None:
     other = {"training": {"rate": 0.2, "mels": (20, 40)}, "labels": ["yes"]}
     with pytest.raises(RunError) as error:
         Run.open_or_create(run.folder, about={**ABOUT, "seed": 1}, config=other)
@@ -123,9 +166,14 @@ def test_another_configuration_is_refused_field_by_field(run: Run) -> None:
     assert "training.rate: 0.1 there, 0.2 here" in str(error.value)
     assert "labels: nothing there, ['yes'] here" in str(error.value)
     assert "mels" not in str(error.value)
+    told = str(error.value).partition("another configuration: ")[2].rpartition("; ")[0]
+    record_property("outcome", f"refused, exit code {error.value.exit_code}, with the fields: {told}")
 
 
-def test_other_code_is_a_warning_in_the_log(run: Run) -> None:
+@pytest.mark.fault("F8")
+def test_other_code_is_a_warning_in_the_log_and_on_stderr(
+    run: Run, capsys: pytest.CaptureFixture[str], record_property: Record
+) -> None:
     run.write_json("environment.json", environment())
     Run.open_or_create(run.folder, about=ABOUT, config=CONFIG)
     assert run.events() == []
@@ -134,6 +182,8 @@ def test_other_code_is_a_warning_in_the_log(run: Run) -> None:
     (event,) = run.events()
     assert event["kind"] == "warning"
     assert "begun by other code: commit: 0123abc there" in event["message"]
+    assert capsys.readouterr().err == f"{run.folder}: warning: {event['message']}\n"
+    record_property("outcome", f"other code goes on with a {event['kind']}, logged and told")
 
 
 def test_a_start_killed_before_the_run_was_described_is_begun_anew(run: Run) -> None:
@@ -171,16 +221,26 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_and_says_so(run: 
     assert [(event["kind"], event["step"]) for event in run.events()] == [("resumed", 0)]
 
 
-def test_falling_back_to_an_older_checkpoint_is_an_event(run: Run) -> None:
+@pytest.mark.fault("F6")
+def test_falling_back_to_an_older_checkpoint_is_an_event_and_is_told(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     for step in (1, 2):
         run.checkpoints.save(step, {"weights": b"w"}, info={})
     (run.checkpoints.folder / "step-00000002" / "weights").write_bytes(b"x")
-    checkpoint = run.checkpoints.latest()
+    checkpoint = run.resume()
     assert checkpoint is not None
     assert checkpoint.step == 1
-    (event,) = run.events()
+    event, resumed = run.events()
     assert (event["kind"], event["checkpoint"]) == ("fallback", "step-00000002.1.corrupt")
     assert "SHA-256" in event["reason"]
+    assert (resumed["kind"], resumed["step"]) == ("resumed", 1)
+    banner, goes_on = capsys.readouterr().err.splitlines()
+    assert banner == (
+        f"{run.folder}: WARNING: a checkpoint is damaged ({event['reason']}); it is kept as "
+        "step-00000002.1.corrupt, and an older one is taken"
+    )
+    assert goes_on == f"{run.folder}: goes on from step 1"
 
 
 def test_checkpoints_that_were_saved_and_are_gone_are_an_error_and_no_new_start(run: Run) -> None:
@@ -196,7 +256,20 @@ def test_a_run_is_finished_once_it_says_so(run: Run) -> None:
     assert not run.is_finished
     run.log("finished", step=50)
     assert run.is_finished
-    assert (run.state, run.last_step) == ("finished", 50)
+    assert (str(run.status), run.status.step) == ("finished", 50)
+
+
+def test_a_run_that_cannot_tell_that_it_is_finished_is_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(DiskFull):
+            run.finish()
+    assert not run.is_finished
+    run.finish()
+    assert run.is_finished
 
 
 def test_json_files_read_back_and_a_bad_one_is_named(run: Run) -> None:
@@ -224,22 +297,91 @@ def test_runs_are_found_once_by_name_and_not_inside_each_other(tmp_path: Path) -
         find_runs([tmp_path / "missing"])
 
 
-def test_the_command_lists_runs_with_their_state(tmp_path: Path) -> None:
+def test_work_that_ends_by_an_error_says_so_in_the_log(run: Run) -> None:
+    with pytest.raises(ValueError, match="wide"), run.at_work():
+        run.log("train", step=7)
+        raise ValueError("too wide")
+    assert str(run.status) == "failed at step 7: ValueError: too wide"
+    with run.at_work():
+        run.log("finished", step=None)
+    assert str(run.status) == "finished"
+    assert [event["kind"] for event in run.events()] == ["train", "ended", "finished"]
+
+
+def test_what_ends_the_work_is_raised_even_if_it_cannot_be_told(run: Run) -> None:
+    with pytest.raises(ValueError, match="wide"), run.at_work():
+        run.event_log.path.mkdir()
+        raise ValueError("too wide")
+
+
+def test_a_folder_that_only_has_the_output_of_a_detached_command_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "output.log").write_text("decoding\n")
+    assert Run.open_or_create(tmp_path, about=ABOUT).name == tmp_path.name
+
+
+def listed(folder: Path) -> list[str]:
+    """The lines of `hark runs`, without where the runs lie and how old they are."""
+    shown = CliRunner().invoke(runs_command, [str(folder)])
+    assert shown.exit_code == 0, shown.exception
+    lines = [line.removeprefix(f"{folder}/") for line in shown.stdout.splitlines()]
+    return [re.sub(r" +(\d+ s|-)  ", "  ", line, count=1) for line in lines]
+
+
+def test_the_command_lists_runs_with_how_they_stand(tmp_path: Path) -> None:
     Run.create(tmp_path, "done", about=ABOUT).log("finished", step=9)
-    Run.create(tmp_path, "stage-2", about={"kind": "distill"}).log("train", step=7)
-    table = CliRunner().invoke(runs_command, [str(tmp_path)])
-    assert table.stdout.splitlines() == [
-        "done     train     finished",
-        "stage-2  distill   stopped at step 7",
+    stopped = Run.create(tmp_path, "stopped", about={"kind": "distill"})
+    stopped.log("began", step=0, work={"steps": 20, "clips_per_step": 16})
+    stopped.log("train", step=7, loss=0.1)
+    failed = Run.create(tmp_path, "failed", about=ABOUT)
+    failed.log("warning", step=None, message="x")
+    failed.log("ended", step=None, how="failed", why="long " * 50)
+    live = Run.create(tmp_path, "live", about=ABOUT)
+    with live.locked():
+        lines = listed(tmp_path)
+        (told,) = [told for told in as_json(tmp_path) if told["state"] == "live"]
+    assert lines == [
+        "done     train  finished",
+        f"failed   train  failed: {'long ' * 18}l…  1 warning",
+        f"live     train  live (process {os.getpid()} on {socket.gethostname()})",
+        "stopped  distill  stopped at step 7 of 20",
     ]
-    as_json = json.loads(CliRunner().invoke(runs_command, [str(tmp_path), "--json"]).stdout)
-    assert as_json[1] == {
+    assert (told["pid"], told["host"]) == (os.getpid(), socket.gethostname())
+
+
+def as_json(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(CliRunner().invoke(runs_command, [str(folder), "--json"]).stdout)
+    return found
+
+
+def test_the_list_tells_a_machine_as_much(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "stage-2", about={"kind": "distill"})
+    run.log("train", step=7)
+    run.log("ended", step=None, how="interrupted", why="SIGTERM")
+    (told,) = as_json(tmp_path)
+    assert told.pop("age_s") >= 0
+    assert told == {
+        "path": str(tmp_path / "stage-2"),
         "name": "stage-2",
         "kind": "distill",
-        "state": "stopped at step 7",
+        "state": "interrupted",
+        "why": "SIGTERM",
         "step": 7,
-        "path": str(tmp_path / "stage-2"),
+        "total_steps": None,
+        "pid": None,
+        "host": None,
+        "warnings": 0,
+        "fallbacks": 0,
     }
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"7", b"\xff"])
+def test_a_damaged_run_is_named_and_hides_no_other(tmp_path: Path, content: bytes) -> None:
+    Run.create(tmp_path, "a", about=ABOUT).path("run.json").write_bytes(content)
+    Run.create(tmp_path, "b", about=ABOUT)
+    damaged, whole = listed(tmp_path)
+    assert f"damaged: {tmp_path}"[:40] in damaged
+    assert whole == "b  train  stopped at step 0"
+    assert [told["state"] for told in as_json(tmp_path)] == ["damaged", "stopped"]
 
 
 def test_a_folder_without_runs_is_said_to_have_none(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -177,7 +178,10 @@ def test_split_shows_sizes_and_fails_on_a_leak(takes: list[Clip], tmp_path: Path
         "no speaker and no sound is in two parts",
     ]
     in_each_fold = {splits.fold_of(name, 2): name for name in "defgh"}
-    copies = [replace(takes[0], speaker=name) for name in in_each_fold.values()]
+    copies = [
+        replace(takes[0], speaker=name, path=Path(shutil.copy(takes[0].path, tmp_path / f"{name}.wav")))
+        for name in in_each_fold.values()
+    ]
     corpus.write_manifest(tmp_path / "m.jsonl", copies)
     leaky = CliRunner().invoke(data, ["split", str(tmp_path / "m.jsonl"), "--folds", "2"])
     assert "same sound: " in leaky.stdout

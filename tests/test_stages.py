@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from hark import stages
 from hark.cost import cost_of
 from hark.dataset import Task, clip_scores
-from hark.errors import RunError
+from hark.errors import RunError, UnsavedWork
+from hark.files import explained
 from hark.metrics import one_minus_auc
 from hark.model_files import load
 from hark.models.spotter import Spotter
@@ -268,3 +270,36 @@ def test_a_missing_run_from_outside_is_told_before_anything_is_made(bench: Bench
     with pytest.raises(RunError, match=r"none: has no run\.json"):
         run_recipe(parse_recipe(values, name="outside"), bench)
     assert not bench.folder.exists()
+
+
+@pytest.mark.fault("F8")
+@pytest.mark.parametrize("change", [{"keyword": "hum"}, {"folds": 3}, {"split": "random"}])
+def test_a_run_for_another_keyword_or_another_split_is_refused(
+    bench: Bench, short: Callable[..., Recipe], change: dict[str, Any]
+) -> None:
+    run_recipe(short(), bench)
+    ((field, here),) = change.items()
+    there = getattr(bench.task, field)
+    with pytest.raises(RunError, match=f"made with another configuration: {field}: {there} there, {here} here"):
+        run_recipe(short(), replace(bench, task=replace(bench.task, **change)))
+
+
+@pytest.mark.fault("F4")
+def test_a_result_that_cannot_be_written_is_unsaved_work_and_is_written_when_there_is_space(
+    bench: Bench, short: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training is not repeated for it."""
+
+    def full(path: Path, content: bytes) -> None:
+        with explained(path):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "write_atomically", full)
+        with pytest.raises(UnsavedWork, match=r"base/model.safetensors: No space left on device; free") as unsaved:
+            run_recipe(short(), bench)
+    assert unsaved.value.exit_code == 5
+    trained = Run.open(bench.folder / "base").checkpoints.steps()
+    run_recipe(short(), bench)
+    assert all(run.is_finished for run in find_runs([bench.folder]))
+    assert Run.open(bench.folder / "base").checkpoints.steps() == trained

@@ -1,55 +1,28 @@
-"""Trackers see what the event log holds, and whatever becomes of them, the run does not feel it."""
+"""What a tracker takes of an event, and what it can be made to confess about what it kept."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
+import struct
 import subprocess
 import sys
+import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hark import tracking
+from hark import standing
 from hark.cli.track import track
-from hark.errors import RunError, UsageError
-from hark.events import Event
+from hark.errors import UsageError
 from hark.runs import Run
-
-# The tracker's process, with a tracker that fails on demand: sys.argv = [-, run, where].
-FAKE = """
-import os, signal, sys, time
-from pathlib import Path
-from hark import tracking
-from hark.runs import Run
-
-class Fake:
-    url = None
-    def __init__(self, run):
-        self.where, self.count = sys.argv[2], 0
-        self.fail("init")
-    def log(self, event):
-        self.count += 1
-        self.fail(f"log {self.count}")
-    def finish(self):
-        self.fail("finish")
-    def fail(self, place):
-        if self.where == place:
-            raise ConnectionError("no such host")
-        if self.where == f"exit at {place}":
-            sys.exit(0)
-        if self.where == f"kill at {place}":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.where == f"hang at {place}":
-            time.sleep(3)
-
-run = Run.open(Path(sys.argv[1]))
-tracking.follow(run, to="fake", open_backend=Fake, ended=tracking.standard_input_closed)
-"""
+from hark.tracking import BACKENDS, TensorBoard, fatal_error, metrics, require_installed, rows_written
 
 
 @pytest.fixture
@@ -58,154 +31,21 @@ def run(tmp_path: Path) -> Run:
     return Run.create(tmp_path, "base-fold-0", about=about, config={"rate": 0.1})
 
 
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine, the tracker's process may need a second only to start."""
-    monkeypatch.setattr(tracking, "PARTING_S", 30.0)
-
-
-class Listening:
-    """A tracker that remembers what it was told."""
-
-    url = "https://example.org/run"
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.finished = 0
-
-    def log(self, event: Event) -> None:
-        """Remember it."""
-        self.events.append(event)
-
-    def finish(self) -> None:
-        """Count the ends."""
-        self.finished += 1
-
-
-def train(run: Run, *, steps: int = 5) -> None:
-    run.log("started", step=0)
+def train(run: Run, *, steps: int = 3) -> None:
+    run.log("began", step=0)
     for step in range(1, steps + 1):
         run.log("train", step=step, loss=1 / step)
 
 
-def train_with_fake(run: Run, where: str) -> list[Event]:
-    """Train while mirroring to a tracker that fails at a place; return what was logged besides."""
-    with tracking.mirror(run, to="fake", command=(sys.executable, "-c", FAKE, str(run.folder), where)):
-        train(run)
-    *trained, last = run.events()
-    if last["kind"] == "train":
-        return []
-    assert [event["step"] for event in trained] == [0, 1, 2, 3, 4, 5]
-    return [last]
-
-
-def test_a_tracker_gets_each_event_with_numbers_once_those_that_come_later_too(run: Run) -> None:
-    train(run, steps=3)
-    backend, looks = Listening(), iter((False, False, True))
-
-    def ended() -> bool:
-        run.log("train", step=4, loss=0.0)
-        return next(looks)
-
-    tracking.follow(run, to="fake", open_backend=lambda _: backend, ended=ended)
-    assert [event["step"] for event in backend.events] == [1, 2, 3, 4, 4, 4]
-    assert backend.finished == 1
-    assert run.read_json("trackers/fake.json") == {"state": "finished", "events": 7}
-
-
-def test_the_address_of_the_trackers_run_is_kept_with_the_run(run: Run) -> None:
-    tracking.follow(run, to="fake", open_backend=lambda _: Listening(), ended=lambda: True)
-    assert run.about["tracker_url"] == Listening.url
-
-
 def test_only_numbers_are_metrics() -> None:
     event = {"kind": "train", "step": 3, "time_s": 1.5, "wall": "…", "loss": 0.5, "clips": 2, "done": True}
-    assert tracking.metrics(event) == {"train/loss": 0.5, "train/clips": 2.0}
-    assert tracking.metrics({"kind": "warning", "step": None, "message": "x"}) == {}
-
-
-@pytest.mark.usefixtures("patience")
-def test_a_tracker_that_works_leaves_no_trace_in_the_log(run: Run) -> None:
-    assert train_with_fake(run, "nowhere") == []
-
-
-@pytest.mark.usefixtures("patience")
-@pytest.mark.parametrize(
-    ("where", "lost", "reason"),
-    [
-        ("init", 5, "ConnectionError: no such host"),
-        ("log 3", 3, "ConnectionError: no such host"),
-        ("finish", 5, "ConnectionError: no such host"),
-        ("exit at log 3", 3, "without a word"),
-        ("exit at finish", 5, "without a word"),
-        ("kill at log 3", 5, "without a word"),
-    ],
-)
-def test_a_tracker_that_fails_is_one_warning_with_what_it_lost_and_how_to_replay_it(
-    run: Run, where: str, lost: int, reason: str
-) -> None:
-    """A killed process cannot count to the end: what it had not noted yet may be lost, and is counted so."""
-    (warning,) = train_with_fake(run, where)
-    assert warning["kind"] == "warning"
-    assert warning["message"].startswith(f"fake died ({reason}) and lost up to ")
-    assert warning["message"].endswith(f" of 5 events; replay with: hark track push {run.folder} --to fake")
-    told = int(warning["message"].split("lost up to ")[1].split()[0])
-    assert told == lost if not where.startswith("kill") else 3 <= told <= lost
-
-
-def test_a_tracker_that_hangs_costs_a_second_and_is_noted(run: Run) -> None:
-    began_s = time.monotonic()
-    (note,) = train_with_fake(run, "hang at finish")
-    assert time.monotonic() - began_s < 2.9  # it hangs for 3
-    assert note["kind"] == "note"
-    assert note["message"].startswith("fake has yet to confirm 5 of 5 events; if they do not arrive, replay")
-
-
-def test_a_tracker_that_cannot_even_start_is_a_warning(run: Run) -> None:
-    with tracking.mirror(run, to="fake", command=("/no/such/program",)):
-        train(run)
-    assert "lost up to 5 of 5 events" in run.events()[-1]["message"]
-
-
-def test_a_run_folder_that_cannot_be_written_does_not_turn_the_tracker_into_an_error(run: Run) -> None:
-    run.path("trackers").touch()
-    with tracking.mirror(run, to="fake"):
-        run.path("events.jsonl").mkdir()
-
-
-def test_an_error_of_the_training_passes_through(run: Run) -> None:
-    with pytest.raises(ZeroDivisionError), tracking.mirror(run, to="fake", command=("/no/such/program",)):
-        raise ZeroDivisionError
-
-
-def test_when_the_training_is_killed_the_tracker_still_gets_the_rest(run: Run) -> None:
-    script = f"""
-import os, signal, sys
-from pathlib import Path
-from hark import tracking
-from hark.runs import Run
-run = Run.open(Path({str(run.folder)!r}))
-with tracking.mirror(run, to="fake", command=(sys.executable, "-c", {FAKE!r}, str(run.folder), "nowhere")):
-    run.log("train", step=1, loss=0.5)
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    killed = subprocess.run([sys.executable, "-c", script], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    progress = run.path("trackers/fake.json")
-    assert eventually(lambda: progress.exists() and json.loads(progress.read_bytes())["state"] == "finished")
-    assert json.loads(progress.read_bytes())["events"] == 1
-
-
-def eventually(condition: Callable[[], bool], *, limit_s: float = 10.0) -> bool:
-    end_s = time.monotonic() + limit_s
-    while not condition() and time.monotonic() < end_s:
-        time.sleep(0.02)
-    return condition()
+    assert metrics(event) == {"train/loss": 0.5, "train/clips": 2.0}
+    assert metrics({"kind": "warning", "step": None, "message": "x"}) == {}
 
 
 def test_tensorboard_shows_every_metric_at_its_step_and_time(run: Run) -> None:
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
-    train(run, steps=3)
+    train(run)
     for _ in range(2):  # a replay takes the place of what was there
         result = CliRunner().invoke(track, ["push", str(run.folder), "--to", "tensorboard"])
         assert result.stdout == "3 events sent to tensorboard\n"
@@ -216,60 +56,192 @@ def test_tensorboard_shows_every_metric_at_its_step_and_time(run: Run) -> None:
     assert all(abs(event.wall_time - time.time()) < 60 for event in events)
 
 
-@pytest.mark.usefixtures("patience")
-def test_tensorboard_is_fed_by_its_own_process_while_the_run_goes_on(run: Run) -> None:
+def test_tensorboard_confirms_what_the_operating_system_has_taken(run: Run) -> None:
     pytest.importorskip("tensorboard")
-    with tracking.mirror(run, to="tensorboard"):
-        train(run)
-    assert run.read_json("trackers/tensorboard.json") == {"state": "finished", "events": 6}
-    assert run.events()[-1]["kind"] == "train"
+    run.path("trackers").mkdir()
+    train(run)
+    tensorboard = TensorBoard(run)
+    first, second, third = (event for event in run.events() if event["kind"] == "train")
+    tensorboard.log(first)
+    tensorboard.log(second)
+    assert tensorboard.confirmed == 0
+    tensorboard.flush()
+    (path,) = run.path("trackers/tensorboard").iterdir()
+    assert (tensorboard.confirmed, path.read_bytes().count(b"train/loss")) == (2, 2)
+    tensorboard.log(third)
+    tensorboard.finish()
+    assert (tensorboard.confirmed, path.read_bytes().count(b"train/loss")) == (3, 3)
 
 
-def test_wandb_is_offline_unless_the_user_wants_it_online(run: Run) -> None:
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tensorboard_does_not_finish_in_silence_where_its_disk_is_full(run: Run) -> None:
+    pytest.importorskip("tensorboard")
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no /dev/full here")
+    run.path("trackers").mkdir()
+    train(run)
+    tensorboard = TensorBoard(run)
+    (path,) = run.path("trackers/tensorboard").iterdir()
+    path.unlink()
+    path.symlink_to(full)
+    tensorboard.log(run.events()[-1])
+    with pytest.raises(OSError, match="No space left on device"):
+        tensorboard.finish()
+    assert tensorboard.confirmed == 0
+    for thread in threading.enumerate():
+        if type(thread).__name__ == "_AsyncWriterThread":  # what it died of is no surprise, here and not later
+            thread.join(10)
+
+
+def test_wandb_is_offline_unless_the_user_wants_it_online_and_its_file_is_counted(run: Run) -> None:
     pytest.importorskip("wandb")
-    train(run, steps=3)
+    train(run)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    script = (
-        "import sys; from pathlib import Path; from hark import tracking; from hark.runs import Run; "
-        "print(tracking.push(Run.open(Path(sys.argv[1])), to='wandb'))"
-    )
     pushed = subprocess.run(
-        [sys.executable, "-c", script, str(run.folder)],
+        [sys.executable, "-m", "hark", "track", "push", str(run.folder), "--to", "wandb"],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
-    assert pushed.stdout == "3\n"
+    assert pushed.stdout == "3 events sent to wandb\n"
     (written,) = run.path("trackers/wandb").glob("offline-run-*/run-*.wandb")
     content = written.read_bytes()
     assert b"base-fold-0" in content
     assert content.count(b"train/loss") >= 3
+    assert rows_written(written) == standing.standing(run, "wandb").confirmed == 3
     assert run.about["tracker_url"] is None
+    # Whatever is lost at the end of it is not counted.
+    counts = list[int | None]()
+    for length in range(0, len(content), 11):
+        written.write_bytes(content[:length])
+        counts.append(rows_written(written))
+    assert counts == sorted(counts, key=lambda count: count or 0)
+    assert set(counts) == {0, 1, 2, 3}
 
 
-def test_a_push_that_fails_says_why_and_how_to_try_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(_: Run) -> tracking.Backend:
-        raise ConnectionError("no such host")
+def a_row(number: int) -> bytes:
+    """A row of history as W&B's messages have it."""
+    wandb_messages = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    record = wandb_messages.Record()
+    item = record.history.item.add()
+    item.key, item.value_json = "step", str(number)
+    return bytes(record.SerializeToString())
 
-    monkeypatch.setattr(tracking, "BACKENDS", {"wandb": unreachable})
-    with pytest.raises(RunError, match=r"wandb failed \(no such host\); try again with: hark track push"):
-        tracking.push(run, to="wandb")
+
+def leveldb(records: list[bytes]) -> bytes:
+    """A log in LevelDB's format, written after its description: W&B's seven bytes, then fragments in blocks."""
+    file = bytearray(b":W&B\xe1\xbe\x00")
+    for record in records:
+        rest, begun = record, False
+        while rest or not begun:
+            left = 32_768 - len(file) % 32_768
+            if left < 7:
+                file += bytes(left)
+                continue
+            fragment, rest = rest[: left - 7], rest[left - 7 :]
+            place = {(False, False): 1, (False, True): 2, (True, True): 3, (True, False): 4}[begun, bool(rest)]
+            file += struct.pack("<IHB", zlib.crc32(bytes([place]) + fragment), len(fragment), place) + fragment
+            begun = True
+    return bytes(file)
 
 
-def test_an_unknown_tracker_is_told_which_are_known(run: Run) -> None:
-    with pytest.raises(UsageError, match=r"tracker 'mlflow': expected one of tensorboard, wandb"):
-        tracking.push(run, to="mlflow")
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 70_000]) | st.integers(32_680, 32_768), max_size=6),
+    lost=st.integers(0, 200_000),
+    flipped=st.none() | st.integers(7, 300_000).filter(lambda place: place % 32_768 < 32_762),  # no filling
+)
+def test_rows_are_counted_up_to_the_first_damage_whatever_their_size(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], lost: int, flipped: int | None
+) -> None:
+    messages = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    path = tmp_path_factory.mktemp("wandb") / "run.wandb"
+    records = [record for size in sizes for record in (a_row(size), filler(messages, size))]
+    content = leveldb(records)
+    path.write_bytes(content)
+    assert rows_written(path) == len(sizes)
+    damaged = bytearray(content[: max(7, len(content) - lost)])
+    if flipped is not None and flipped < len(damaged):
+        damaged[flipped] ^= 1
+    path.write_bytes(damaged)
+    whole = [len(leveldb(records[: count + 1])) for count in range(0, len(records), 2)]
+    end = min(len(damaged), len(damaged) if flipped is None else flipped)
+    assert rows_written(path) == sum(length <= end for length in whole)
+
+
+def filler(messages: object, size: int) -> bytes:
+    """A record that is no row."""
+    record = messages.Record()  # type: ignore[attr-defined]
+    record.output_raw.line = "x" * size
+    return bytes(record.SerializeToString())
+
+
+def test_a_file_in_another_format_says_nothing_and_an_empty_one_says_no_rows(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    path = tmp_path / "run.wandb"
+    path.write_bytes(b":W&B\xe1\xbe\x01" + leveldb([a_row(1)])[7:])
+    assert rows_written(path) is None
+    for beginning in (b"", b":W&B", b":W&B\xe1\xbe\x00"):
+        path.write_bytes(beginning)
+        assert rows_written(path) == 0
+
+
+def test_a_fatal_error_is_found_in_the_log_that_wandb_keeps_to_itself(tmp_path: Path) -> None:
+    log = tmp_path / "debug-internal.log"
+    assert fatal_error(log) is None
+    usual = [{"level": "INFO", "msg": "stream: started"}, {"level": "ERROR", "msg": "api: HTTP error"}, 7]
+    log.write_text("".join(json.dumps(line) + "\n" for line in usual) + "panic: not JSON\n")
+    assert fatal_error(log) is None
+    with log.open("a") as file:
+        file.write(json.dumps({"level": "ERROR+4", "msg": "filestream: fatal error: 404 Not Found"}) + "\n")
+    assert fatal_error(log) == "filestream: fatal error: 404 Not Found"
 
 
 def test_a_tracker_that_is_not_installed_is_named_with_the_way_to_get_it(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for package in ("wandb", "tensorboard.compat.proto"):
-        monkeypatch.setitem(sys.modules, package, None)
-    for name in tracking.BACKENDS:
+    for name in BACKENDS:
+        monkeypatch.setitem(sys.modules, name, None)
         result = CliRunner().invoke(track, ["push", str(run.folder), "--to", name])
         assert str(result.exception) == (
             f'{name} is not installed; install it with: pip install "hark-kws[track]"'
         )
+
+
+def test_asking_whether_a_tracker_is_installed_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+        monkeypatch.delitem(sys.modules, name)
+    require_installed("wandb")
+    assert "wandb" not in sys.modules
+
+
+def test_an_unknown_tracker_is_told_which_are_known() -> None:
+    with pytest.raises(UsageError, match=r"tracker 'mlflow': expected one of tensorboard, wandb"):
+        require_installed("mlflow")
+
+
+@pytest.fixture
+def status_of(run: Run) -> Callable[..., str]:
+    def ask(*options: str) -> str:
+        return CliRunner().invoke(track, ["status", str(run.folder), *options]).stdout
+
+    return ask
+
+
+def test_the_command_shows_what_each_tracker_has(run: Run, status_of: Callable[..., str]) -> None:
+    assert status_of() == ""
+    run.path("trackers").mkdir()
+    train(run)
+    standing.note(run, "tensorboard", confirmed=3)
+    standing.note(run, "wandb", confirmed=1, reason="killed by SIGKILL", url="https://example.org/run")
+    assert status_of() == (
+        "tensorboard has all 3 events\n"
+        "wandb lost up to 2 of 3 events (killed by SIGKILL); "
+        f"replay with: hark track push {run.folder} --to wandb  https://example.org/run\n"
+    )
+    first, second = json.loads(status_of("--json"))
+    assert (first["tracker"], first["lost"], first["confirmed"], first["holder"]) == ("tensorboard", 0, 3, None)
+    assert (second["tracker"], second["lost"], second["url"]) == ("wandb", 2, "https://example.org/run")

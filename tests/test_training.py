@@ -6,12 +6,9 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
-from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +18,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hark.batching import Batch, Batches, Variation
-from hark.dataset import Source, Task, clip_scores, load_task
+from hark.dataset import Dataset, Task, clip_scores
+from hark.devices import Machine
 from hark.errors import ConfigError, DeviceError, Interrupted, NoValidCheckpoint
 from hark.features import LogMelConfig
 from hark.metrics import one_minus_auc
@@ -34,14 +32,12 @@ from hark.trainee import Trainee
 from hark.training import (
     Objective,
     TrainingConfig,
-    choose_device,
     cross_entropy,
     learning_rate,
     listen,
     make_optimizer,
     set_pace,
     train,
-    validate,
 )
 
 NewRun = Callable[[str], Run]
@@ -50,6 +46,7 @@ NewSpotter = Callable[[], Spotter]
 # Three steps an epoch; a checkpoint after each step, so that a death costs one step at most.
 SHORT = TrainingConfig(epochs=4, batch_size=16, learning_rate=0.02, averaging=0.9, validations=2, save_every_s=0)
 STEPS = 12
+CPU = Machine(device="cpu")
 
 
 class Killed(BaseException):
@@ -68,6 +65,11 @@ def dying(at: int) -> Objective:
     return objective
 
 
+def area(model: Spotter, data: Dataset) -> float:
+    """1 − AUC on some clips."""
+    return one_minus_auc(clip_scores(model, data), data.targets)
+
+
 def saved_steps(run: Run) -> list[int]:
     """The steps after which the run was saved, in all attempts."""
     return [event["step"] for event in run.event_log.history() if event["kind"] == "saved"]
@@ -79,17 +81,17 @@ def undisturbed(
 ) -> tuple[bytes, Run]:
     """The model of the short training that nothing interrupted, and its run."""
     run = Run.create(tmp_path_factory.mktemp("runs"), "undisturbed", about={"kind": "train"})
-    return to_bytes(train(tiny_spotter(), tiny_task, SHORT, run=run, device="cpu")), run
+    return to_bytes(train(tiny_spotter(), tiny_task, SHORT, run=run, machine=CPU)), run
 
 
 def test_a_network_learns_what_it_is_trained_on(
     tiny_task: Task, tiny_spotter: NewSpotter, new_run: NewRun
 ) -> None:
     """Rising tones are told from the rest on voices that were never heard, after ten epochs."""
-    before = validate(tiny_spotter(), tiny_task.testing)["one_minus_auc"]
+    before = area(tiny_spotter(), tiny_task.testing)
     config = replace(SHORT, epochs=10, save_every_s=60)
-    trained = train(tiny_spotter(), tiny_task, config, run=new_run("a"), device="cpu")
-    after = validate(trained, tiny_task.testing)["one_minus_auc"]
+    trained = train(tiny_spotter(), tiny_task, config, run=new_run("a"), machine=CPU)
+    after = area(trained, tiny_task.testing)
     assert before > 0.3
     assert after < 0.03
 
@@ -111,10 +113,10 @@ def test_a_signal_ends_the_step_saves_and_is_gone_on_from(
         return cross_entropy(trace, batch)
 
     with pytest.raises(Interrupted, match=f"saved at step 1 of {STEPS}") as stopped:
-        train(tiny_spotter(), tiny_task, rarely, run=run, objective=objective, device="cpu")
+        train(tiny_spotter(), tiny_task, rarely, run=run, objective=objective, machine=CPU)
     assert stopped.value.exit_code == 128 + number
     assert saved_steps(run) == [1]
-    assert to_bytes(train(tiny_spotter(), tiny_task, rarely, run=run, device="cpu")) == undisturbed[0]
+    assert to_bytes(train(tiny_spotter(), tiny_task, rarely, run=run, machine=CPU)) == undisturbed[0]
 
 
 @pytest.mark.parametrize("deaths", [(1,), (3,), (5,), (STEPS,), (2, 2, 4)])
@@ -129,8 +131,8 @@ def test_a_training_killed_at_any_step_ends_as_if_it_never_was(
     run = new_run("killed")
     for death in deaths:
         with pytest.raises(Killed):
-            train(tiny_spotter(), tiny_task, SHORT, run=run, objective=dying(death), device="cpu")
-    survivor = train(tiny_spotter(), tiny_task, SHORT, run=run, device="cpu")
+            train(tiny_spotter(), tiny_task, SHORT, run=run, objective=dying(death), machine=CPU)
+    survivor = train(tiny_spotter(), tiny_task, SHORT, run=run, machine=CPU)
     assert to_bytes(survivor) == undisturbed[0]
     assert saved_steps(run) == list(range(1, STEPS + 1)), "no step was made twice"
 
@@ -140,8 +142,8 @@ def test_optimizer_and_weights_of_the_last_checkpoint_are_those_of_the_undisturb
 ) -> None:
     run = new_run("killed")
     with pytest.raises(Killed):
-        train(tiny_spotter(), tiny_task, SHORT, run=run, objective=dying(8), device="cpu")
-    train(tiny_spotter(), tiny_task, SHORT, run=run, device="cpu")
+        train(tiny_spotter(), tiny_task, SHORT, run=run, objective=dying(8), machine=CPU)
+    train(tiny_spotter(), tiny_task, SHORT, run=run, machine=CPU)
     resumed, straight = run.checkpoints.latest(), undisturbed[1].checkpoints.latest()
     assert resumed and straight
     assert {"model.safetensors", "average.safetensors", "optimizer.safetensors"} == set(straight.files)
@@ -153,11 +155,11 @@ def test_a_damaged_checkpoint_costs_steps_and_changes_nothing(
 ) -> None:
     run = new_run("damaged")
     with pytest.raises(Killed):
-        train(tiny_spotter(), tiny_task, SHORT, run=run, objective=dying(7), device="cpu")
+        train(tiny_spotter(), tiny_task, SHORT, run=run, objective=dying(7), machine=CPU)
     newest = run.path("checkpoints") / "step-00000006" / "average.safetensors"
     content = newest.read_bytes()
     newest.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert to_bytes(train(tiny_spotter(), tiny_task, SHORT, run=run, device="cpu")) == undisturbed[0]
+    assert to_bytes(train(tiny_spotter(), tiny_task, SHORT, run=run, machine=CPU)) == undisturbed[0]
     assert [event["checkpoint"] for event in run.events() if event["kind"] == "fallback"] == [
         "step-00000006.1.corrupt"
     ]
@@ -168,53 +170,25 @@ def test_a_training_whose_checkpoints_are_gone_is_not_begun_anew_in_silence(
 ) -> None:
     run = new_run("gone")
     with pytest.raises(Killed):
-        train(tiny_spotter(), tiny_task, SHORT, run=run, objective=dying(3), device="cpu")
+        train(tiny_spotter(), tiny_task, SHORT, run=run, objective=dying(3), machine=CPU)
     shutil.rmtree(run.path("checkpoints"))
     with pytest.raises(NoValidCheckpoint, match="its checkpoints are gone"):
-        train(tiny_spotter(), tiny_task, SHORT, run=run, device="cpu")
+        train(tiny_spotter(), tiny_task, SHORT, run=run, machine=CPU)
 
 
 def test_a_finished_training_is_not_repeated(
     tiny_task: Task, tiny_spotter: NewSpotter, undisturbed: tuple[bytes, Run]
 ) -> None:
     content, run = undisturbed
-    again = train(tiny_spotter(), tiny_task, SHORT, run=run, objective=dying(1), device="cpu")
+    again = train(tiny_spotter(), tiny_task, SHORT, run=run, objective=dying(1), machine=CPU)
     assert to_bytes(again) == content
-
-
-def train_elsewhere(source: Source, model: Spotter, folder: Path) -> None:
-    """The short training with more epochs, in a process of its own."""
-    torch.set_num_threads(1)
-    run = Run.open_or_create(folder, about={"kind": "train"})
-    train(model, load_task(source, fold=0), replace(SHORT, epochs=6), run=run, device="cpu")
-
-
-def test_a_process_killed_by_the_system_leaves_a_run_that_goes_on(
-    tiny_source: Source, tiny_task: Task, tiny_spotter: NewSpotter, tmp_path: Path
-) -> None:
-    process = get_context("spawn").Process(
-        target=train_elsewhere, args=(tiny_source, tiny_spotter(), tmp_path / "a")
-    )
-    process.start()
-    while process.is_alive() and not any((tmp_path / "a" / "checkpoints").glob("step-0000000[5-9]")):
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    assert process.exitcode == -9
-    assert 5 <= Run.open(tmp_path / "a").checkpoints.steps()[-1] < 18
-    train_elsewhere(tiny_source, tiny_spotter(), tmp_path / "a")
-    train_elsewhere(tiny_source, tiny_spotter(), tmp_path / "b")
-    ends = [Run.open(tmp_path / name).checkpoints.latest() for name in "ab"]
-    assert ends[0] and ends[1]
-    assert ends[0].step == 18
-    assert ends[0].files == ends[1].files
 
 
 def test_the_seed_decides(
     tiny_task: Task, tiny_spotter: NewSpotter, new_run: NewRun, undisturbed: tuple[bytes, Run]
 ) -> None:
     same, other = (
-        to_bytes(train(tiny_spotter(), tiny_task, replace(SHORT, seed=seed), run=new_run(str(seed)), device="cpu"))
+        to_bytes(train(tiny_spotter(), tiny_task, replace(SHORT, seed=seed), run=new_run(str(seed)), machine=CPU))
         for seed in (0, 1)
     )
     assert same == undisturbed[0] != other
@@ -230,7 +204,7 @@ def test_what_judges_never_changes_what_is_learned(
         targets=~tiny_task.validation.targets,
     )
     other = replace(tiny_task, validation=lies, testing=lies, judging_noises=(), judging_speech=())
-    assert to_bytes(train(tiny_spotter(), other, SHORT, run=new_run("a"), device="cpu")) == undisturbed[0]
+    assert to_bytes(train(tiny_spotter(), other, SHORT, run=new_run("a"), machine=CPU)) == undisturbed[0]
 
 
 class Unread:
@@ -251,7 +225,7 @@ def test_a_training_outlives_whoever_watched_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "stderr", Unread())
-    assert to_bytes(train(tiny_spotter(), tiny_task, SHORT, run=new_run("a"), device="cpu")) == undisturbed[0]
+    assert to_bytes(train(tiny_spotter(), tiny_task, SHORT, run=new_run("a"), machine=CPU)) == undisturbed[0]
 
 
 def test_events_tell_of_loss_rate_validation_and_saves(undisturbed: tuple[bytes, Run]) -> None:
@@ -269,7 +243,7 @@ def test_events_tell_of_loss_rate_validation_and_saves(undisturbed: tuple[bytes,
 def test_progress_is_told_on_stderr_and_nothing_on_stdout(
     tiny_task: Task, tiny_spotter: NewSpotter, new_run: NewRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tiny_spotter(), tiny_task, replace(SHORT, epochs=1), run=new_run("talking"), device="cpu")
+    train(tiny_spotter(), tiny_task, replace(SHORT, epochs=1), run=new_run("talking"), machine=CPU)
     told = capsys.readouterr()
     assert told.out == ""
     first, last = told.err.splitlines()
@@ -282,7 +256,7 @@ def test_the_affine_is_estimated_from_the_training_part(
 ) -> None:
     """Each mel band of the training part comes out with mean 0 and deviation 1."""
     config = replace(SHORT, epochs=1)
-    model = train(tiny_spotter(), tiny_task, config, run=new_run("a"), device="cpu")
+    model = train(tiny_spotter(), tiny_task, config, run=new_run("a"), machine=CPU)
     with torch.no_grad():
         bands = model.normalize(model.features(tiny_task.training.waveforms(slice(None))))
     torch.testing.assert_close(bands.mean(dim=(0, 2)), torch.zeros(40), atol=1e-3, rtol=0)
@@ -291,7 +265,7 @@ def test_the_affine_is_estimated_from_the_training_part(
 
 def test_the_affine_is_kept_where_asked_for(tiny_task: Task, tiny_spotter: NewSpotter, new_run: NewRun) -> None:
     config = replace(SHORT, epochs=1, normalization="keep")
-    model = train(tiny_spotter(), tiny_task, config, run=new_run("a"), device="cpu")
+    model = train(tiny_spotter(), tiny_task, config, run=new_run("a"), machine=CPU)
     assert torch.equal(model.normalize.scale, torch.ones(40))
     assert torch.equal(model.normalize.shift, torch.zeros(40))
 
@@ -425,25 +399,6 @@ def test_adam_has_the_decay_of_the_reference_in_the_gradient_of_all(tiny_spotter
     assert len(group["params"]) == len(list(tiny_spotter().parameters()))
 
 
-@pytest.mark.parametrize(
-    ("cuda", "mps", "wish", "chosen"),
-    [
-        (False, False, "auto", "cpu"),
-        (True, False, "auto", "cuda"),
-        (False, True, "auto", "mps"),
-        (True, True, "cpu", "cpu"),
-        (True, False, "cuda", "cuda"),
-        (False, True, "mps", "mps"),
-    ],
-)
-def test_auto_takes_a_gpu_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, wish: str, chosen: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert choose_device(wish) == chosen
-
-
 @pytest.mark.parametrize("wish", ["cuda", "mps"])
 def test_a_gpu_that_is_not_there_is_an_error_before_anything_is_done(
     tiny_task: Task, tiny_spotter: NewSpotter, new_run: NewRun, monkeypatch: pytest.MonkeyPatch, wish: str
@@ -451,13 +406,8 @@ def test_a_gpu_that_is_not_there_is_an_error_before_anything_is_done(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(DeviceError, match=f"--device {wish}: found only the CPU; use --device auto or cpu"):
-        train(tiny_spotter(), tiny_task, SHORT, run=new_run("a"), device=wish)
+        train(tiny_spotter(), tiny_task, SHORT, run=new_run("a"), machine=Machine(device=wish))
     assert new_run("a").events() == []
-
-
-def test_an_unknown_device_is_a_wrong_call() -> None:
-    with pytest.raises(ConfigError, match="--device tpu: expected auto, cpu, cuda or mps"):
-        choose_device("tpu")
 
 
 def test_a_configuration_names_all_its_faults_at_once() -> None:
@@ -478,14 +428,3 @@ def test_a_configuration_names_all_its_faults_at_once() -> None:
     for name, value in faults.items():
         assert f"{name} is {value}, expected " in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_validation_gives_the_area_and_the_loss_of_its_clips(tiny_task: Task, tiny_spotter: NewSpotter) -> None:
-    model, data = tiny_spotter(), tiny_task.validation
-    scores = clip_scores(model, data)
-    probabilities = 1 / (1 + np.exp(-scores))
-    expected = -np.log(np.where(data.targets, probabilities, 1 - probabilities)).mean()
-    assert validate(model, data) == {
-        "one_minus_auc": one_minus_auc(scores, data.targets),
-        "loss": pytest.approx(expected),
-    }

@@ -1,48 +1,42 @@
-"""espeak-ng behind a pipe: both ends of the little protocol, and the only place that knows the library.
+"""espeak-ng behind a pipe: both ends, and the only place that knows the library.
 
-espeak-ng is GPL-3.0. hark never loads it into its own process: `python -m hark._espeak` does, a program of
-its own that is only of use where the extra `synthesis` was installed. It writes a greeting, then answers each
-line of JSON with another, followed by the sound:
+espeak-ng is GPL-3.0. hark never loads it into its own process: `python -m hark._espeak` does, a helper process
+(`hark.confinement`) that is only of use where the extra `synthesis` was installed.
 
-    < {"voices": ["gmw/en-US", …], "variants": ["f1", …]}                  or {"missing": "why"}
+    > {}
+    < {"voices": ["gmw/en-US", …], "variants": ["f1", …]}
     > {"text": "hi", "voice": "gmw/en-US", "variant": "f1", "speed_wpm": 175, "pitch": 50, "intonation": 50}
-    < {"bytes": 20480}  + so many bytes of PCM, int16 mono at 22,050 Hz    or {"error": "why"}
+    < {} and PCM, int16 mono at 22,050 Hz
 
 The library remembers what it said before, and some voices can crash it. So each utterance is spoken by a fork
 of a library that has not said anything: the sound depends on the request alone, and a crash costs no other.
-Imports nothing heavy: the helper greets within 0.1 s.
+Imports nothing heavy: the helper is there within 0.1 s.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from hark.errors import SynthesisError
+from hark.confinement import Answer, Helper, HelperLost, HelperRefused, Limits, serve
+from hark.errors import HarkError, SynthesisError
 
 SAMPLE_RATE_HZ = 22_050
 LONGEST_S = 60.0
-LONGEST_LINE_BYTES = 1 << 16
 INSTALL = 'pip install "hark-kws[synthesis]"'
-# -P: a folder named `hark` where the user happens to stand is not what runs.
-COMMAND = (sys.executable, "-P", "-m", "hark._espeak")
+LIMITS = Limits(memory_bytes=1 << 30, answer_s=60.0, answer_bytes=4 * int(LONGEST_S * SAMPLE_RATE_HZ))
 
 # From espeak-ng/speak_lib.h of version 1.52.
 _SYNCHRONOUS, _DONT_EXIT, _BY_CHARACTER, _UTF8 = 2, 0x8000, 1, 1
 _PARAMETERS = {"speed_wpm": 1, "pitch": 3, "intonation": 4}
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+_SPOKEN, _REFUSED = b"s", b"r"  # how a fork's answer begins
 
 
 class Espeak:
@@ -55,24 +49,10 @@ class Espeak:
 
     def __init__(self, *, timeout_s: float = 30.0) -> None:
         self._timeout_s = timeout_s
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
-        pipe = subprocess.PIPE
-        try:
-            # A session of its own, so that the helper and its forks can be ended together.
-            self._process = subprocess.Popen(
-                COMMAND, stdin=pipe, stdout=pipe, stderr=self._complaints, start_new_session=True
-            )
-        except OSError as error:
-            raise SynthesisError(f"the espeak-ng helper cannot be started: {error}; check {COMMAND[0]}") from None
-        try:
-            greeting, _ = self._exchange(b"", "for its voices")
-            if "missing" in greeting:
-                raise SynthesisError(f"no espeak-ng here ({greeting['missing']}); {INSTALL}")
-            self.voices = tuple(greeting["voices"])
-            self.variants = tuple(greeting["variants"])
-        except BaseException:
-            self.close()
-            raise
+        self._helper = Helper("hark._espeak", LIMITS)
+        told, _ = self._ask({}, "for its voices")
+        self.voices = tuple(told["voices"])
+        self.variants = tuple(told["variants"])
 
     def __enter__(self) -> Espeak:
         return self
@@ -82,85 +62,55 @@ class Espeak:
 
     def close(self) -> None:
         """End the helper; it holds nothing that could be lost."""
-        self._kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._complaints):
-            # What was on its way to a dead helper cannot be flushed.
-            with suppress(OSError):
-                if stream is not None:
-                    stream.close()
+        self._helper.close()
 
-    def say(self, request: dict[str, Any]) -> bytes:
+    def say(self, request: Mapping[str, object]) -> bytes:
         """PCM of one request, in the form that the module's docstring shows.
 
         Raises:
-            SynthesisError: It cannot be spoken; or the helper died or gave no answer in time, and is gone.
+            SynthesisError: It cannot be spoken; or the helper died or gave no answer in time.
         """
-        header, pcm = self._exchange(json.dumps(request).encode() + b"\n", f"for {request['text']!r}")
-        if "error" in header:
-            raise SynthesisError(str(header["error"]))
-        return pcm
+        _, pcm = self._ask(request, f"for {request['text']!r}")
+        return bytes(pcm)
 
-    def _exchange(self, line: bytes, purpose: str) -> tuple[dict[str, Any], bytes]:
-        """Send a line, receive a header and its bytes; a helper that is silent for too long is killed."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None
-        watchdog = threading.Timer(self._timeout_s, self._kill)
-        watchdog.daemon = True
-        began = time.monotonic()
-        watchdog.start()
+    def _ask(self, question: Mapping[str, object], purpose: str) -> tuple[dict[str, Any], bytearray]:
         try:
-            stdin.write(line)
-            stdin.flush()
-            header = json.loads(stdout.readline(LONGEST_LINE_BYTES))
-            pcm = stdout.read(header.get("bytes", 0))
-            if len(pcm) == header.get("bytes", 0):
-                return header, pcm
-        except (OSError, ValueError, AttributeError, TypeError):
-            pass  # no whole answer: said below, with the reason
-        finally:
-            watchdog.cancel()
-        reason = self._what_happened(time.monotonic() - began)
-        raise SynthesisError(f"the espeak-ng helper, asked {purpose}, {reason}")
-
-    def _what_happened(self, waited_s: float) -> str:
-        """Why there was no whole answer; afterwards the helper is dead in any case."""
-        if waited_s >= self._timeout_s:
-            return f"gave no answer within {self._timeout_s:g} s; try a shorter text or another voice"
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=1.0)
-        status = self._process.poll()
-        self._kill()
-        if status is None:
-            return "answered nonsense; see that nothing else writes to its output"
-        self._complaints.seek(0)
-        last_words = self._complaints.read().decode(errors="replace").strip().splitlines()[-1:]
-        return f"ended with status {status} ({''.join(last_words) or 'no message'}); try again"
-
-    def _kill(self) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            return self._helper.ask(question, within_s=self._timeout_s)
+        except HelperRefused as error:
+            raise SynthesisError(str(error)) from None
+        except HelperLost as error:
+            raise SynthesisError(
+                f"the espeak-ng helper, asked {purpose}, {error}; try again, a shorter text or another voice"
+            ) from None
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """The far end: greet, then answer each request until the near end closes the pipe."""
-    try:
-        import espeakng_loader
-    except ImportError as error:
-        return _answer(answers, {"missing": str(error)})
-    data = Path(espeakng_loader.get_data_path())
-    voices = sorted(p.relative_to(data / "lang").as_posix() for p in data.glob("lang/**/*") if p.is_file())
-    variants = sorted(path.name for path in data.glob("voices/!v/*"))
-    library = _load(espeakng_loader.get_library_path(), data)
-    _answer(answers, {"voices": voices, "variants": variants})
-    for line in requests:
-        request = json.loads(line)
+class _Speaker:
+    """The far end: answers with the library's voices, or with what it was asked to say."""
+
+    def __init__(self) -> None:
+        self._library: ctypes.CDLL | None = None
+        self._voices: list[str] = []
+        self._variants: list[str] = []
+
+    def answer(self, question: dict[str, Any]) -> Answer:
+        if self._library is None:
+            self._library = self._found()
+        if not question:
+            return {"voices": self._voices, "variants": self._variants}, b""
+        _require("voice", question["voice"], self._voices)
+        _require("variant", question["variant"], ["", *self._variants])
+        return {}, _spoken_by_a_fork(self._library, question)
+
+    def _found(self) -> ctypes.CDLL:
         try:
-            _require("voice", request["voice"], voices)
-            _require("variant", request["variant"], ["", *variants])
-            _answer_from_a_fork(library, request, answers)
-        except SynthesisError as error:
-            _answer(answers, {"error": str(error)})
+            import espeakng_loader
+        except ImportError as error:
+            raise SynthesisError(f"no espeak-ng here ({error}); {INSTALL}") from None
+        data = Path(espeakng_loader.get_data_path())
+        files = (path for path in data.glob("lang/**/*") if path.is_file())
+        self._voices = sorted(path.relative_to(data / "lang").as_posix() for path in files)
+        self._variants = sorted(path.name for path in data.glob("voices/!v/*"))
+        return _load(espeakng_loader.get_library_path(), data)
 
 
 def _load(library_path: str, data: Path) -> ctypes.CDLL:
@@ -174,11 +124,6 @@ def _load(library_path: str, data: Path) -> ctypes.CDLL:
     return library
 
 
-def _answer(answers: BinaryIO, header: dict[str, object], pcm: bytes = b"") -> None:
-    answers.write(json.dumps(header).encode() + b"\n" + pcm)
-    answers.flush()
-
-
 def _require(kind: str, name: str, known: Sequence[str]) -> None:
     """Refuse a name that is not there: espeak-ng passes over an unknown variant in silence."""
     if name not in known:
@@ -186,26 +131,32 @@ def _require(kind: str, name: str, known: Sequence[str]) -> None:
         raise SynthesisError(f"no {kind} {name!r} in espeak-ng; did you mean {near!r}?")
 
 
-def _answer_from_a_fork(library: ctypes.CDLL, request: dict[str, Any], answers: BinaryIO) -> None:
+def _spoken_by_a_fork(library: ctypes.CDLL, request: dict[str, Any]) -> bytes:
+    near, far = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(int(LONGEST_S))  # no orphan of a killed helper runs on for ever
         with suppress(BaseException):
-            _answer_as_it_goes(library, request, answers)
+            signal.alarm(int(LIMITS.answer_s))  # no orphan of a killed helper runs on for ever
+            _speak_into(far, library, request)
             os._exit(0)
         os._exit(1)
+    os.close(far)
+    with os.fdopen(near, "rb") as pipe:
+        answer = pipe.read()
     _, status = os.waitpid(child, 0)
     if status:
         raise SynthesisError(f"espeak-ng crashed on {request['text']!r} (status {status}); try another voice")
+    if answer[:1] == _REFUSED:
+        raise SynthesisError(answer[1:].decode())
+    return answer[1:]
 
 
-def _answer_as_it_goes(library: ctypes.CDLL, request: dict[str, Any], answers: BinaryIO) -> None:
-    try:
-        pcm = _speak(library, request)
-    except SynthesisError as error:
-        _answer(answers, {"error": str(error)})
-    else:
-        _answer(answers, {"bytes": len(pcm)}, pcm)
+def _speak_into(descriptor: int, library: ctypes.CDLL, request: dict[str, Any]) -> None:
+    with os.fdopen(descriptor, "wb") as pipe:
+        try:
+            pipe.write(_SPOKEN + _speak(library, request))
+        except HarkError as error:
+            pipe.write(_REFUSED + str(error).encode())
 
 
 def _speak(library: ctypes.CDLL, request: dict[str, Any]) -> bytes:
@@ -235,7 +186,4 @@ def _speak(library: ctypes.CDLL, request: dict[str, Any]) -> bytes:
 
 
 if __name__ == "__main__":
-    # A copy of the output of its own, so that nothing the library prints can come between two answers.
-    own_output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, own_output)
+    serve(_Speaker().answer, LIMITS)

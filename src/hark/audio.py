@@ -1,63 +1,36 @@
 """Sound files in and out: anything libsndfile reads becomes mono float32 at the rate that is asked for.
 
 A waveform is float32 `(samples,)` with values in ±1 and 16 kHz unless told otherwise; PCM is int16.
-Reading is strict. libsndfile decodes a truncated file without a word and waits for ever on a pipe; here every
-recording is whole, finite and of sane shape, or it is an `AudioError` of one line that begins with the path.
+Reading is strict: every recording is whole, finite and of sane shape, or it is an `AudioError` of one line that
+begins with the path. Plain WAV is read here, whatever must be decoded is decoded in a helper process.
 """
 
 from __future__ import annotations
 
-import re
 import secrets
-import stat
 import wave
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hark.decoding import Encoded
 from hark.errors import AudioError
+from hark.recording import BLOCK_SAMPLES, require_regular_file
+from hark.recording import AudioInfo as AudioInfo
+from hark.recording import Waveform as Waveform
+from hark.wav import PlainWav, open_plain
 
-if TYPE_CHECKING:
-    from soundfile import SoundFile
-
-Waveform = NDArray[np.float32]
 Pcm = NDArray[np.int16]
+Recording: TypeAlias = PlainWav | Encoded
 
 SAMPLE_RATE = 16_000
 LONGEST_READ_S = 2 * 3600.0
-BLOCK_SAMPLES = 1 << 16
 PCM_SCALE = 32_768
-SANE_RATES = range(1_000, 768_001)
-MOST_CHANNELS = 64
-
-# libsndfile's log of a header that promises more than the file holds: `data : 32000 (should be 20000)`.
-_BROKEN_PROMISE = re.compile(r": (\d+) \(should be (\d+)\)")
-# What libsndfile says of a stream that never states its length.
-_UNKNOWN_FRAMES = 1 << 62
-_PLAIN_WORDS = {"Internal error : SF_INFO struct incomplete": "impossible sample rate"}
-_KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe"}
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What the header of a recording says; `frames` counts samples of one channel."""
-
-    sample_rate: int
-    channels: int
-    frames: int
-    format: str
-    subtype: str
-
-    @property
-    def duration_s(self) -> float:
-        """Length in seconds."""
-        return self.frames / self.sample_rate
 
 
 def read(
@@ -83,15 +56,10 @@ def read(
     Raises:
         AudioError: Not a readable recording, damaged, too long, or shorter than the part asked for.
     """
-    with _opened(Path(path)) as (sound, header):
-        first, last = _part(path, header, start_s=start_s, duration_s=duration_s)
-        if last - first > longest_s * header.sample_rate:
-            found = (last - first) / header.sample_rate
-            raise AudioError(
-                f"{path}: {found:.1f} s of sound, expected at most {longest_s:g} s; read it in blocks"
-            )
-        pieces = _decode(path, sound, first, last)
-        return _joined(_resample(pieces, header.sample_rate, sample_rate))
+    with opened(path) as recording:
+        return sound(
+            recording, sample_rate=sample_rate, start_s=start_s, duration_s=duration_s, longest_s=longest_s
+        )
 
 
 def blocks(
@@ -110,15 +78,45 @@ def blocks(
     Raises:
         AudioError: As for `read`; damage is reported when it is reached.
     """
-    with _opened(Path(path)) as (sound, header):
-        pieces = _decode(path, sound, 0, header.frames)
-        yield from _regroup(_resample(pieces, header.sample_rate, sample_rate), block_samples)
+    with opened(path) as recording:
+        pieces = _pieces(recording, 0, recording.header.frames)
+        yield from _regroup(_resample(pieces, recording.header.sample_rate, sample_rate), block_samples)
 
 
 def info(path: str | Path) -> AudioInfo:
     """What the header says, after the checks that `read` makes before it decodes."""
-    with _opened(Path(path)) as (_, found):
-        return found
+    with opened(path) as recording:
+        return recording.header
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Recording]:
+    """A recording with its header checked, for `sound`; all that is wrong with it comes out under its name."""
+    try:
+        require_regular_file(Path(path))
+        with Path(path).open("rb") as file:
+            yield open_plain(file) or Encoded(Path(path))
+    except AudioError as error:
+        raise type(error)(f"{path}: {error}") from None
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def sound(
+    recording: Recording,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    longest_s: float = LONGEST_READ_S,
+) -> Waveform:
+    """What `read` returns, of a recording that is open."""
+    header = recording.header
+    first, last = _part(header, start_s=start_s, duration_s=duration_s)
+    if last - first > longest_s * header.sample_rate:
+        found = (last - first) / header.sample_rate
+        raise AudioError(f"{found:.1f} s of sound, expected at most {longest_s:g} s; read it in blocks")
+    return _joined(_resample(_pieces(recording, first, last), header.sample_rate, sample_rate))
 
 
 def write(path: str | Path, waveform: NDArray[np.floating[Any]], *, sample_rate: int = SAMPLE_RATE) -> None:
@@ -152,55 +150,7 @@ def from_pcm16(pcm: Pcm) -> Waveform:
     return pcm.astype(np.float32) / np.float32(PCM_SCALE)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[SoundFile, AudioInfo]]:
-    """The decoder of a file and its checked header; every fault of either comes out as an `AudioError`."""
-    import soundfile
-
-    _require_regular_file(path)
-    try:
-        # A descriptor, not a name: Python's error says why a file cannot be opened, libsndfile's doesn't.
-        with path.open("rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
-            yield sound, _checked_header(path, sound)
-    except soundfile.LibsndfileError as error:
-        why = error.error_string.strip().rstrip(".") or "libsndfile gives no reason"
-        why = _PLAIN_WORDS.get(why, why)
-        raise AudioError(f"{path}: not decodable ({why}), expected WAV, FLAC, OGG or MP3") from None
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _require_regular_file(path: Path) -> None:
-    """Look before opening: opening a pipe would wait for a writer that never comes."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        kind = "symbolic link to nothing" if path.is_symlink() else error.strerror
-        raise AudioError(f"{path}: {kind}, expected a recording") from None
-    if not stat.S_ISREG(status.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "device")
-        raise AudioError(f"{path}: a {kind}, expected a regular file")
-    if status.st_size == 0:
-        raise AudioError(f"{path}: 0 bytes, expected a recording")
-
-
-def _checked_header(path: Path, sound: SoundFile) -> AudioInfo:
-    """Refuse headers that no recording has, and those that promise more than the file holds."""
-    for promised, held in _BROKEN_PROMISE.findall(sound.extra_info):
-        if int(promised) > int(held):
-            raise AudioError(f"{path}: truncated, the header promises {promised} bytes, the file holds {held}")
-    if sound.samplerate not in SANE_RATES:
-        raise AudioError(f"{path}: {sound.samplerate} Hz, expected {SANE_RATES.start} to {SANE_RATES.stop - 1} Hz")
-    if sound.channels > MOST_CHANNELS:
-        raise AudioError(f"{path}: {sound.channels} channels, expected at most {MOST_CHANNELS}")
-    if sound.frames == 0:
-        raise AudioError(f"{path}: a header without sound, expected at least one sample")
-    if not 0 < sound.frames < _UNKNOWN_FRAMES:
-        raise AudioError(f"{path}: the header does not say how long it is; convert it with ffmpeg first")
-    return AudioInfo(sound.samplerate, sound.channels, sound.frames, sound.format, sound.subtype)
-
-
-def _part(path: str | Path, header: AudioInfo, *, start_s: float, duration_s: float | None) -> tuple[int, int]:
+def _part(header: AudioInfo, *, start_s: float, duration_s: float | None) -> tuple[int, int]:
     """First frame and the one after the last of the part asked for."""
     first = round(start_s * header.sample_rate)
     last = header.frames if duration_s is None else first + round(duration_s * header.sample_rate)
@@ -209,23 +159,20 @@ def _part(path: str | Path, header: AudioInfo, *, start_s: float, duration_s: fl
     last = min(last, header.frames)
     if not (0 <= first < last and within):
         length = "the rest" if duration_s is None else f"{duration_s:g} s"
-        raise AudioError(f"{path}: {length} from {start_s:g} s asked for, it is {header.duration_s:.3f} s long")
+        raise AudioError(f"{length} from {start_s:g} s asked for, it is {header.duration_s:.3f} s long")
     return first, last
 
 
-def _decode(path: str | Path, sound: SoundFile, first: int, last: int) -> Iterator[Waveform]:
-    """Mono pieces at the file's own rate; a decoder that stops early is an error here."""
-    if first:
-        sound.seek(first)
-    position = first
-    while position < last:
-        frames = sound.read(min(BLOCK_SAMPLES, last - position), dtype="float32", always_2d=True)
-        if not len(frames):
-            raise AudioError(f"{path}: truncated, {last} samples promised, {position} decoded")
-        if not np.isfinite(frames).all():
-            raise AudioError(f"{path}: NaN or infinite samples, at about {position / sound.samplerate:.2f} s")
-        position += len(frames)
-        yield frames[:, 0] if sound.channels == 1 else frames.mean(axis=1, dtype=np.float32)
+def _pieces(recording: Recording, first: int, last: int) -> Iterator[Waveform]:
+    """Mono pieces at the file's own rate; a file or decoder that ends early is an error here."""
+    while first < last:
+        piece = recording.piece(first, min(first + BLOCK_SAMPLES, last))
+        if not len(piece):
+            raise AudioError(f"truncated, {last} samples promised, {first} decoded")
+        if not np.isfinite(piece).all():
+            raise AudioError(f"NaN or infinite samples, at about {first / recording.header.sample_rate:.2f} s")
+        first += len(piece)
+        yield piece
 
 
 def _resample(pieces: Iterator[Waveform], from_rate: int, to_rate: int) -> Iterator[Waveform]:

@@ -7,11 +7,11 @@ and resumed anywhere draws the same batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from operator import itemgetter
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from torch import Tensor
 from hark.audio import from_pcm16
 from hark.augmentation import generator, lived_in_batch, spectrogram_mask
 from hark.dataset import Task
-from hark.errors import ConfigError
+from hark.errors import ConfigError, CorpusError
 from hark.features import LogMel, LogMelConfig
 from hark.policies import WaveAugmentation, reference_augmentation
 
@@ -65,9 +65,26 @@ class Batch:
     """Frames of other sound before the clips."""
     _log_mels: Tensor | None = None
 
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @classmethod
+    def from_arrays(cls, past_frames: int, *columns: npt.NDArray[Any]) -> Batch:
+        """The batch that another process has given `as_arrays`."""
+        waveforms, targets, masks = map(torch.from_numpy, columns)
+        return cls(waveforms, targets, masks, past_frames)
+
+    def as_arrays(self) -> tuple[Any, ...]:
+        """How it goes to another process: as tensors it would need as much room in /dev/shm."""
+        return self.past_frames, *(column.numpy() for column in (self.waveforms, self.targets, self.masks))
+
+    def split(self, clips: int) -> list[Batch]:
+        """The same clips in their order as batches of at most `clips`."""
+        return [self._each(itemgetter(slice(at, at + clips))) for at in range(0, len(self), clips)]
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(self.waveforms.to(device), self.targets.to(device), self.masks.to(device), self.past_frames)
+        return self._each(lambda column: column.to(device))
 
     @torch.no_grad()
     def log_mels(self, front_end: LogMel) -> Tensor:
@@ -75,6 +92,10 @@ class Batch:
         if self._log_mels is None:
             self._log_mels = front_end(self.waveforms)
         return self._log_mels
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with a change to all that has a row for each clip."""
+        return Batch(change(self.waveforms), change(self.targets), change(self.masks), self.past_frames)
 
 
 @dataclass(frozen=True)
@@ -86,27 +107,19 @@ class Batches:
     front_end: LogMelConfig
     size: int
     seed: int
+    quarantine: tuple[tuple[int, int], ...] = ()
+    """Rows of the training part that are not heard, each from which batch on; others take their places."""
 
     @property
     def per_epoch(self) -> int:
         """Batches per epoch."""
         return math.ceil(len(self.task.training) / self.size)
 
-    def stream(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches `start` to `stop`; a thread makes the next while one is used."""
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as maker:
-            following = maker.submit(self.make, start)
-            for number in range(start, stop):
-                batch = following.result()
-                following = maker.submit(self.make, min(number + 1, stop - 1))
-                yield batch
-
     def make(self, number: int) -> Batch:
         """Batch `number` of the training."""
         epoch, index = divmod(number, self.per_epoch)
-        places = range(index * self.size, min(len(self.task.training), (index + 1) * self.size))
-        rows = self._order(epoch)[places.start : places.stop]
-        clips = np.stack([self._vary(row, epoch, place) for row, place in zip(rows, places, strict=True)])
+        rows = self.rows(number)
+        clips = np.stack([self._vary(row, epoch, index * self.size + at) for at, row in enumerate(rows)])
         heard, past_frames = self._with_past(clips, generator(self.seed, epoch, _PAST + index))
         masks = spectrogram_mask(
             (len(clips), self.front_end.n_mels, clips.shape[1] // self.front_end.hop_length),
@@ -116,6 +129,32 @@ class Batches:
         )
         targets = torch.from_numpy(self.task.training.targets[rows].astype(np.int64))
         return Batch(torch.from_numpy(heard), targets, torch.from_numpy(masks), past_frames)
+
+    def clip(self, number: int, at: int) -> npt.NDArray[np.float32]:
+        """One clip of batch `number` as it is heard there, without its past."""
+        epoch, index = divmod(number, self.per_epoch)
+        return self._vary(self.rows(number)[at], epoch, index * self.size + at)
+
+    def rows(self, number: int) -> npt.NDArray[np.int64]:
+        """The rows of the training part that batch `number` hears.
+
+        The place of a row in quarantine is taken by the next row of its class that is not.
+
+        Raises:
+            CorpusError: all clips of a class are in quarantine.
+        """
+        epoch, index = divmod(number, self.per_epoch)
+        rows = self._order(epoch)[index * self.size : (index + 1) * self.size]
+        spoiled = [row for row, since in self.quarantine if since <= number]
+        targets = self.task.training.targets
+        for target in (False, True) if spoiled else ():
+            good = np.setdiff1d(np.flatnonzero(targets == target), spoiled)
+            if not len(good):
+                word = repr(self.task.keyword)
+                raise CorpusError(f"all clips of {word} or all others are in quarantine; mend them or their disk")
+            mine = targets[rows] == target
+            rows[mine] = good[np.searchsorted(good, rows[mine]) % len(good)]
+        return rows
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Rows drawn with replacement, each class as often as the other."""
@@ -129,7 +168,7 @@ class Batches:
         wave = self.variation.wave
         return wave if self.task.noises else replace(wave, noise_probability=0.0)
 
-    def _vary(self, row: int, epoch: int, place: int) -> npt.NDArray[np.float32]:
+    def _vary(self, row: np.int64, epoch: int, place: int) -> npt.NDArray[np.float32]:
         clip = from_pcm16(self.task.training.pcm[row])
         rng = generator(self.seed, epoch, place)
         match self.variation.policy:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -25,6 +27,8 @@ AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3"})
 BACKGROUND_FOLDER = "_background_noise_"
 SPEAKER_MARK = "_nohash_"
 LONGEST_LINE_BYTES = 1 << 16
+MOST_LINES = 1_000_000
+COUNTED_BYTES = 1 << 20
 LATEST_S = 1e9
 
 
@@ -109,15 +113,24 @@ def read_manifest(path: str | Path) -> list[Clip]:
     """The clips of a JSON-lines manifest, in its order.
 
     Raises:
-        CorpusError: With the line's number: not JSON, an unknown or missing key, a wrong type, a path that
-            leaves the manifest's folder.
+        CorpusError: It is no file, or has over a million lines. With the line's number: not JSON, an unknown or
+            missing key, a wrong type, a path that leaves the manifest's folder, a clip that was there before.
     """
     path = Path(path)
     folder = path.parent.resolve()
+    lines_of: dict[tuple[object, ...], int] = {}
+    clips = []
     try:
+        _require_few_lines(path)
         with path.open("rb") as file:
-            lines = enumerate(iter(partial(file.readline, LONGEST_LINE_BYTES), b""), start=1)
-            clips = [_parse_line(line, folder, f"{path}:{number}") for number, line in lines if line.strip()]
+            for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE_BYTES), b""), start=1):
+                if not line.strip():
+                    continue
+                clip = _parse_line(line, folder, f"{path}:{number}")
+                first = lines_of.setdefault((clip.path, clip.start_s, clip.duration_s), number)
+                if first != number:
+                    raise CorpusError(f"{path}:{number}: the clip of line {first} again, expected each once")
+                clips.append(clip)
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read ({error.strerror}), expected a JSON-lines manifest") from None
     if not clips:
@@ -129,7 +142,7 @@ def write_manifest(path: str | Path, clips: Iterable[Clip]) -> None:
     """Write clips as JSON lines that `read_manifest` gives back; the file appears only when it is whole.
 
     Raises:
-        CorpusError: A clip lies outside the manifest's folder.
+        CorpusError: A clip lies outside the manifest's folder, or has what no manifest may hold.
         RunError: The file cannot be written.
     """
     path = Path(path)
@@ -163,6 +176,7 @@ def _format_clip(clip: Clip, folder: Path) -> str:
             f"{clip.path}: outside {folder}; write the manifest to a folder that holds all its clips"
         )
     values = {**vars(clip), "path": named.relative_to(folder).as_posix()}
+    _require_valid(values, str(clip.path))
     return json.dumps({key: value for key, value in values.items() if value is not None}, ensure_ascii=False)
 
 
@@ -170,15 +184,29 @@ def _parse_line(line: bytes, folder: Path, where: str) -> Clip:
     values = _parse_object(line, where)
     for key in values.keys() - _FIELDS.keys():
         _refuse_key(key, where)
-    for key, (expected, is_valid) in _FIELDS.items():
-        if key in values and not is_valid(values[key]):
-            raise CorpusError(f"{where}: {key} is {_shown(values[key])}, expected {expected}")
+    _require_valid(values, where)
     for key in ("path", "label"):
         if key not in values:
             raise CorpusError(f"{where}: no {key!r}, expected an object with path and label")
     path = _contained(folder, values["path"], where)
     times = {key: float(values[key]) for key in ("start_s", "duration_s") if values.get(key) is not None}
     return Clip(**{"speaker": speaker_of(path.name), **values, **times, "path": path})
+
+
+def _require_valid(values: Mapping[str, Any], where: str) -> None:
+    for key, (expected, is_valid) in _FIELDS.items():
+        if key in values and not is_valid(values[key]):
+            raise CorpusError(f"{where}: {key} is {_shown(values[key])}, expected {expected}")
+
+
+def _require_few_lines(path: Path) -> None:
+    """Look and count before anything is parsed: no pipe can block, no million clips fill the memory."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise CorpusError(f"{path}: not a regular file, expected a JSON-lines manifest")
+    with path.open("rb") as file:
+        lines = sum(block.count(b"\n") for block in iter(partial(file.read, COUNTED_BYTES), b""))
+    if lines > MOST_LINES:
+        raise CorpusError(f"{path}: {lines} lines, expected at most {MOST_LINES}; cut it in parts")
 
 
 def _parse_object(line: bytes, where: str) -> dict[str, Any]:
@@ -217,7 +245,12 @@ def _shown(value: object) -> str:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
+    """Words and names, without what would command the terminal that they are shown on."""
+    return (
+        isinstance(value, str)
+        and bool(value)
+        and not any(unicodedata.category(character) == "Cc" for character in value)
+    )
 
 
 def _is_time(value: object) -> bool:

@@ -1,13 +1,12 @@
 """Decoded clips in memory: what training draws from and what judging scores.
 
-Clips are decoded once into one array of PCM16 beside the runs, mapped by every process that trains on it:
-no decoding in the loop, so no data workers.
+Clips and their surroundings are decoded once into files beside the runs and taken from there into memory: no
+decoding in the loop, and nothing that happens to those files can reach a training under way.
 """
 
 from __future__ import annotations
 
-import io
-import math
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +18,19 @@ import torch
 from torch import Tensor
 
 from hark import audio
-from hark.augmentation import cut_or_pad
-from hark.corpus import AUDIO_SUFFIXES, Clip, background_files, digest
+from hark.corpus import AUDIO_SUFFIXES, BACKGROUND_FOLDER, Clip, background_files, digest
 from hark.corpus import load as load_corpus
 from hark.errors import CorpusError, UsageError
-from hark.files import write_atomically
-from hark.inspection import MAX_BAD_SHARE, inspect_clips
+from hark.inspection import MAX_BAD_SHARE, Inspection
 from hark.layers import Affine
 from hark.models.spotter import keyword_score
+from hark.preparation import Form, Prepared, prepare
 from hark.splits import SplitRule, background_parts, parts_by, speech_part
 
 Pcm: TypeAlias = npt.NDArray[np.int16]
+
+WORDS = Form(samples=audio.SAMPLE_RATE)
+SURROUNDINGS = Form(longest_s=audio.LONGEST_READ_S)
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,16 @@ def load_task(source: Source, *, fold: int) -> Task:
     """
     if not 0 <= fold < source.folds:
         raise UsageError(f"fold {fold}: expected 0 to {source.folds - 1}")
-    inspection = inspect_clips(load_corpus(source.root))
-    inspection.require(source.max_bad_share)
-    clips = inspection.good
-    words = sorted({clip.label for clip in clips})
-    if source.keyword not in words:
-        raise CorpusError(f"{source.root}: no word {source.keyword!r}; expected one of: {', '.join(words)}")
-    whole = digest(clips)
-    pcm = _decoded(clips, source.cache / f"{whole[:16]}.npy")
-    row = {clip: index for index, clip in enumerate(clips)}
+    words = _prepared(load_corpus(source.root), source.root, source.cache, WORDS)
+    noises = _prepared(_noises(source.root), source.root / BACKGROUND_FOLDER, source.cache, SURROUNDINGS)
+    speech = _prepared(_sentences(source.speech), source.speech or Path(), source.cache, SURROUNDINGS)
+    inspected = Inspection.of_all(part.inspection for part in (words, noises, speech))
+    inspected.require(source.max_bad_share)
+    clips = words.inspection.good
+    labels = sorted({clip.label for clip in clips})
+    if source.keyword not in labels:
+        raise CorpusError(f"{source.root}: no word {source.keyword!r}; expected one of: {', '.join(labels)}")
+    sound = dict(words)
 
     def dataset(name: str, part: Sequence[Clip]) -> Dataset:
         targets = np.array([clip.label == source.keyword for clip in part], dtype=bool)
@@ -118,7 +120,7 @@ def load_task(source: Source, *, fold: int) -> Task:
                 f"{source.root}: the {name} part of fold {fold} has {targets.sum()} clips of {source.keyword!r} "
                 f"among {len(part)}, expected some of both; record more speakers or change --folds"
             )
-        return Dataset(tuple(part), pcm[[row[clip] for clip in part]], targets)
+        return Dataset(tuple(part), np.stack([sound[clip] for clip in part]), targets)
 
     parts = parts_by(source.split, clips, fold=fold, folds=source.folds)
     return Task(
@@ -126,33 +128,50 @@ def load_task(source: Source, *, fold: int) -> Task:
         split=source.split,
         fold=fold,
         folds=source.folds,
-        digest=whole,
-        quarantined=tuple(f"{clip.path}: {verdict.reason}" for clip, verdict in inspection.bad),
+        digest=digest(clips),
+        quarantined=tuple(f"{clip.path}: {verdict.reason}" for clip, verdict in inspected.bad),
         training=dataset("training", parts.training),
         validation=dataset("validation", parts.validation),
         testing=dataset("testing", parts.testing),
-        **_surroundings(source),
+        **_surroundings(noises, speech),
     )
 
 
-def _surroundings(source: Source) -> dict[str, Any]:
-    """Noises and speech, each cut into a part that trains and one that judges."""
-    noises = [_halves(path) for path in background_files(source.root)]
-    sentences = _recordings(source.speech) if source.speech else []
-    heard = [_read(path) for path in sentences if speech_part(path.name) == "training"]
-    return {
-        "noises": tuple(training for training, _ in noises),
-        "other_sounds": (*(training for training, _ in noises), *heard),
-        "judging_noises": tuple(judging for _, judging in noises),
-        "judging_speech": tuple(path for path in sentences if speech_part(path.name) == "judging"),
-    }
+def _prepared(clips: Sequence[Clip], source: Path, cache: Path, form: Form) -> Prepared:
+    """Clips judged and decoded, or taken from the file in the cache that is named after their source."""
+    name = f"{source.name}-{hashlib.sha256(str(source.absolute()).encode()).hexdigest()[:8]}"
+    return prepare(clips, cache / f"{name}.clips", form)
 
 
-def _recordings(folder: Path) -> list[Path]:
+def _noises(root: Path) -> list[Clip]:
+    return [Clip(path, label="", speaker="") for path in background_files(root)]
+
+
+def _sentences(folder: Path | None) -> list[Clip]:
+    """The recordings of speech, each labelled with the part that it belongs to."""
+    if folder is None:
+        return []
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     if not found:
         raise CorpusError(f"{folder}: no recordings in it; expected a folder of sentences without the keyword")
-    return found
+    return [Clip(path, label=speech_part(path.name), speaker="") for path in found]
+
+
+def _surroundings(noises: Prepared, speech: Prepared) -> dict[str, Any]:
+    """Noises and speech, each cut into a part that trains and one that judges."""
+    halves = [_halves(clip.path, sound) for clip, sound in noises]
+    heard = [sound.copy() for clip, sound in speech if clip.label == "training"]
+    return {
+        "noises": tuple(training for training, _ in halves),
+        "other_sounds": (*(training for training, _ in halves), *heard),
+        "judging_noises": tuple(judging for _, judging in halves),
+        "judging_speech": tuple(clip.path for clip, _ in speech if clip.label == "judging"),
+    }
+
+
+def _halves(path: Path, pcm: Pcm) -> tuple[Pcm, Pcm]:
+    training, judging = background_parts(path, len(pcm))
+    return pcm[slice(*training)].copy(), pcm[slice(*judging)].copy()
 
 
 class ClipJudge(Protocol):
@@ -177,34 +196,3 @@ def clip_scores(model: ClipJudge, data: Dataset, *, batch_size: int = 256) -> np
         for start in range(0, len(data), batch_size)
     ]
     return np.asarray(torch.cat(scores).cpu().numpy(), dtype=np.float64)
-
-
-def _decoded(clips: Sequence[Clip], path: Path, *, seconds: float = 1.0) -> Pcm:
-    """All clips, cut or padded to equal length; from `path` where it is already decoded."""
-    samples = math.ceil(seconds * audio.SAMPLE_RATE)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [audio.to_pcm16(cut_or_pad(_waveform(clip), samples)) for clip in clips]
-        write_atomically(path, _npy(np.stack(rows)))
-    pcm: Pcm = np.load(path, mmap_mode="r", allow_pickle=False)
-    return pcm
-
-
-def _npy(array: Pcm) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _waveform(clip: Clip) -> audio.Waveform:
-    return audio.read(clip.path, start_s=clip.start_s, duration_s=clip.duration_s)
-
-
-def _read(path: Path) -> Pcm:
-    return audio.to_pcm16(audio.read(path))
-
-
-def _halves(path: Path) -> tuple[Pcm, Pcm]:
-    pcm = _read(path)
-    training, judging = background_parts(path, len(pcm))
-    return pcm[slice(*training)], pcm[slice(*judging)]

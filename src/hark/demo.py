@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hark import audio
+from hark.command import Command
 from hark.dataset import Source
 from hark.detection import OperatingPoint, Word, match
 from hark.evaluation import detections_in
@@ -24,8 +25,14 @@ CHOSEN = "student-int8"
 SENTENCE = ("garden", KEYWORD, "seven", "window", KEYWORD, "martin", "yellow", "house", KEYWORD, "left")
 
 
-def run_demo(out: Path, *, say: Callable[[str], None]) -> None:
-    """Make a corpus, train, shrink, prove, detect and report below `out`, telling of each step by `say`."""
+def run_demo(out: Path, *, say: Callable[[str], None], command: Command | None = None) -> None:
+    """Make a corpus, train, shrink, prove, detect and report below `out`, telling of each step by `say`.
+
+    Args:
+        out: the folder.
+        say: takes a line.
+        command: what `hark resume` is to give again.
+    """
     corpus, page = out / "corpus", out / "report.html"
     say(f"1. {len(OTHERS) + 1} words, each {CLIPS_PER_WORD} times, by synthetic voices: {corpus}")
     if not corpus.exists():
@@ -33,7 +40,7 @@ def run_demo(out: Path, *, say: Callable[[str], None]) -> None:
     say(f"2. Train a base network to spot {KEYWORD!r}, a student that learns from it; prune and quantise;")
     say("   judge each on voices that none of them has heard")
     source = Source(root=corpus, keyword=KEYWORD, cache=out / "cache")
-    plan = Plan(recipe=load_recipe("demo"), source=source, out=out / "runs")
+    plan = Plan(recipe=load_recipe("demo"), source=source, out=out / "runs", command=command)
     run_fold(plan, 0)
     chosen = plan.fold_folder(0) / CHOSEN
     say(f"3. {_proof(chosen)}")

@@ -1,27 +1,22 @@
 """Google Speech Commands from its server to a folder: resumed, checked by size and digest, unpacked safely.
 
-Nothing appears under its final name before it is whole and checked: the download grows in a `.part` file, the
-archive unpacks into a folder beside the target, and a rename ends each.
+Nothing appears under its final name before it is whole and checked: the download grows in a `.part` file, and a
+rename ends it.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import http.client
-import secrets
-import shutil
-import tarfile
 import time
-import unicodedata
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from hark.errors import DownloadError, UsageError
+from hark.unpacking import unpack
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0
@@ -54,19 +49,6 @@ SPEECH_COMMANDS = {
 }
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The most that an archive may unpack to; Speech Commands stays far below each."""
-
-    entries: int = 1_000_000
-    total_bytes: int = 20 << 30
-    ratio: int = 100
-    depth: int = 8
-
-
-LIMITS = Limits()
-
-
 def _silently(done_bytes: int, total_bytes: int) -> None:
     """No progress to show."""
 
@@ -79,7 +61,7 @@ def download_speech_commands(folder: str | Path, *, version: str = "0.01", progr
 
     Raises:
         UsageError: There is no such version.
-        DownloadError: As for `fetch` and `unpack`.
+        DownloadError: As for `fetch` and `hark.unpacking.unpack`.
     """
     if version not in SPEECH_COMMANDS:
         raise UsageError(f"version {version!r}, expected one of {', '.join(SPEECH_COMMANDS)}")
@@ -121,34 +103,6 @@ def fetch(
     _verify(archive, part)
     part.replace(target)
     _tag_of(part).unlink(missing_ok=True)
-
-
-def unpack(packed: Path, target: Path, *, limits: Limits = LIMITS) -> None:
-    """Unpack a `.tar.gz` of plain files and folders; nothing outside `target` is ever created.
-
-    Args:
-        packed: The archive; it may come from anywhere.
-        target: The folder to make; it must not exist.
-        limits: What the archive may unpack to.
-
-    Raises:
-        DownloadError: The target exists, the archive is damaged, goes beyond the limits, or holds what no
-            corpus holds: links, devices, paths that leave the folder, names that differ by case alone.
-    """
-    if target.exists():
-        raise DownloadError(f"{target}: exists already; remove it or choose another folder")
-    unfinished = target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
-    try:
-        unfinished.mkdir(parents=True)
-        _extract(packed, unfinished, limits)
-        unfinished.rename(target)
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
-        raise DownloadError(f"{packed}: damaged archive ({error}); remove it and download it again") from None
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise DownloadError(f"{packed}: cannot be unpacked to {target} ({why})") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _attempt(archive: Archive, part: Path, progress: Progress) -> str:
@@ -220,61 +174,3 @@ def _size(path: Path) -> int:
 def _tag_of(part: Path) -> Path:
     """Where the server's name for this state of the file is kept."""
     return part.with_suffix(".tag")
-
-
-class _BoundedGzip(gzip.GzipFile):
-    """Decompressed bytes up to a limit; the headers of an archive can be a bomb as well as its files."""
-
-    def __init__(self, path: Path, limit_bytes: int) -> None:
-        super().__init__(path, "rb")
-        self._limit_bytes = limit_bytes
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= CHUNK_BYTES or self.tell() + size > self._limit_bytes:
-            raise DownloadError(f"{self.name}: unpacks to more than {self._limit_bytes} bytes, refused")
-        return super().read(size)
-
-
-def _extract(packed: Path, folder: Path, limits: Limits) -> None:
-    """Every member through the checks, one after the other, as they come."""
-    by_ratio = max(CHUNK_BYTES, limits.ratio * packed.stat().st_size)
-    limit_bytes = min(limits.total_bytes, by_ratio)
-    total_bytes = 0
-    spellings: dict[str, str] = {}
-    with _BoundedGzip(packed, limit_bytes) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-        for count, member in enumerate(archive, start=1):
-            if count > limits.entries:
-                raise DownloadError(f"{packed}: more than {limits.entries} entries, refused")
-            total_bytes += member.size
-            if total_bytes > limit_bytes:
-                raise DownloadError(f"{packed}: unpacks to more than {limit_bytes} bytes, refused")
-            if fault := _fault_of(member, limits.depth) or _collision(member, spellings):
-                raise DownloadError(f"{packed}: {member.name[:80]!r} {fault}, refused")
-            archive.extract(member, folder, filter="data")
-
-
-def _fault_of(member: tarfile.TarInfo, depth: int) -> str:
-    path = PurePosixPath(member.name)
-    if not (member.isfile() or member.isdir()) or member.issparse():
-        return "is a link, a device or a file with holes"
-    if PureWindowsPath(member.name).anchor or ".." in path.parts or "\\" in member.name:
-        return "leaves the folder"
-    if not member.name.isprintable():
-        return "is not a file name"
-    return f"is deeper than {depth} folders" if len(path.parts) > depth else ""
-
-
-def _collision(member: tarfile.TarInfo, spellings: dict[str, str]) -> str:
-    """Names that come twice, or that some file systems take for one: a later would overwrite an earlier."""
-    path = PurePosixPath(member.name)
-    if member.isfile() and _folded(path) in spellings:
-        return "comes twice"
-    for each in (path, *path.parents):
-        known = spellings.setdefault(_folded(each), str(each))
-        if known != str(each):
-            return f"differs from {known[:80]!r} by case alone"
-    return ""
-
-
-def _folded(path: PurePosixPath) -> str:
-    return unicodedata.normalize("NFC", str(path)).casefold()

@@ -8,6 +8,8 @@ import platform
 import subprocess
 from pathlib import Path
 
+from hark.resources import processor_name, usable_cores
+
 _PACKAGES = ("hark-kws", "numpy", "torch", "soundfile")
 _GIT_LIMIT_S = 5
 
@@ -22,9 +24,9 @@ def environment(*, data_digest: str | None = None) -> dict[str, object]:
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "machine": f"{platform.system()} {platform.machine()}, {_processor()}",
+        "machine": f"{platform.system()} {platform.machine()}, {processor_name()}",
         "cpu_count": os.cpu_count(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or _usable_cpus()),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or usable_cores()),
         "data_digest": data_digest,
     }
 
@@ -67,16 +69,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown processor")
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -44,7 +44,7 @@ TOLERANCE = 1e-5
 """Largest difference of posteriors between stream and offline in float32."""
 LOUDEST = np.float32(1e6)
 """Samples beyond are no sound, and the power of some would overflow float32; full scale is 1."""
-BLOCK_SAMPLES = 10 * audio.SAMPLE_RATE
+BLOCK_S = 10
 
 
 def judge_clips(scores: Scores, data: Dataset) -> dict[str, Any]:
@@ -99,7 +99,8 @@ def detections_in(model: Spotter, path: Path, point: OperatingPoint) -> Iterator
     """The detections in a recording of any length, as they fall."""
     detector = detector_for(model, point)
     state = detector.initial_state()
-    blocks = audio.blocks(path, sample_rate=model.config.features.sample_rate, block_samples=BLOCK_SAMPLES)
+    rate = model.config.features.sample_rate
+    blocks = audio.blocks(path, sample_rate=rate, block_samples=BLOCK_S * rate)
     for scores in stream_scores(model, blocks):
         found, state = detector.step(posterior(scores), state)
         yield from found

@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hark.errors import ConfigError
+from hark.front_end import FLOOR as FLOOR
+from hark.front_end_settings import LogMelConfig as LogMelConfig
 from hark.streaming import SlidingWindow, State, StreamingModule
-
-FLOOR = 1e-9
-"""Mel power below this is silence; keeps the logarithm finite."""
-
-LARGEST_FFT = 4096
-"""Samples: 85 ms at 48 kHz, more than any front end for speech takes."""
 
 ROWS_AT_ONCE = 8
 """Waveforms transformed together: their overlapping frames then stay in the cache, twice as fast."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogMelConfig:
-    """The front end's settings; lengths in samples. The window is as long as the FFT."""
-
-    sample_rate: int = 16_000
-    n_fft: int = 400
-    hop_length: int = 160
-    n_mels: int = 40
-
-    def __post_init__(self) -> None:
-        # Bounded above too, since a configuration may come from any file.
-        if not 1_000 <= self.sample_rate <= 384_000:
-            raise ConfigError(f"sample_rate {self.sample_rate}: expected 1,000 to 384,000 Hz")
-        if not 4 <= self.n_fft <= LARGEST_FFT:
-            raise ConfigError(f"n_fft {self.n_fft}: expected 4 to {LARGEST_FFT:,} samples")
-        if not 0 < self.hop_length <= self.n_fft:
-            raise ConfigError(f"hop_length {self.hop_length}: expected 1 to n_fft ({self.n_fft}) samples")
-        if not 0 < self.n_mels <= self.n_fft // 4:
-            raise ConfigError(f"n_mels {self.n_mels}: expected 1 to n_fft / 4 ({self.n_fft // 4}) bands")
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames per second."""
-        return self.sample_rate / self.hop_length
 
 
 class LogMel(StreamingModule):

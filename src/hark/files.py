@@ -8,14 +8,16 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hark.errors import RunError
+from hark.errors import DiskFull, RunError
 
 TEMPORARY = ".tmp-"
+LARGEST_SMALL_BYTES = 4 << 20
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _WAYS_OUT = {
     errno.ENOSPC: "free some space",
@@ -28,6 +30,7 @@ _WAYS_OUT = {
     errno.EEXIST: "choose another name",
     errno.ENOTDIR: "choose another name",
 }
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -47,12 +50,41 @@ def write_atomically(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def read_small(path: Path, *, largest_bytes: int = LARGEST_SMALL_BYTES) -> bytes:
+    """The bytes of a small file that may come from anywhere: no pipe can block, no size can fill the memory.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or larger than that.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not a regular file")
+    with path.open("rb") as file:
+        content = file.read(largest_bytes + 1)
+    if len(content) > largest_bytes:
+        raise ValueError(f"more than {largest_bytes:,} bytes")
+    return content
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files and folders that a killed process left in `folder`."""
     for path in children(folder):
         if path.name.startswith(TEMPORARY):
             with explained(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, so that they would survive a power loss.
+
+    Raises:
+        RunError: it could not be made.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    with explained(path):
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            fsync(folder.parent)
 
 
 def children(folder: Path) -> list[Path]:
@@ -81,12 +113,18 @@ def fsync(path: Path) -> None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system into a `RunError` with path, cause and the way out."""
+    """Turn an error of the operating system into a `RunError` with path, cause and the way out.
+
+    Raises:
+        DiskFull: no space or quota is left.
+        RunError: anything else.
+    """
     try:
         yield
     except OSError as error:
         way_out = _WAYS_OUT.get(error.errno or 0, "check the disk")
-        raise RunError(f"{path}: {error.strerror or error}; {way_out} and run the same command again") from error
+        kind = DiskFull if error.errno in _FULL else RunError
+        raise kind(f"{path}: {error.strerror or error}; {way_out} and run the same command again") from error
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
@@ -101,7 +139,7 @@ def to_json(value: object, *, indent: int | None = None) -> str:
 def from_json(text: str | bytes) -> Any:
     """Read what `to_json` wrote; raise `ValueError` where it is no JSON."""
     try:
-        return _revived(json.loads(text))
+        return _revived(json.loads(text, object_pairs_hook=_without_twins))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -125,7 +163,22 @@ def _plain(value: object) -> object:
 
 def _revived(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _revived(item) for key, item in value.items()}
+        return {_whole(key): _revived(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_revived(item) for item in value]
-    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
+    return _NOT_FINITE.get(_whole(value), value) if isinstance(value, str) else value
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys come once: of two, different readers would take different ones."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _whole(text: str) -> str:
+    """The text itself; half a character, as JSON can name one, could be written nowhere and is a `ValueError`."""
+    if not text.isascii():
+        text.encode()
+    return text

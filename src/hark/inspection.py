@@ -6,16 +6,19 @@ convert     decodes, but at another rate, depth or number of channels, lossily, 
 quarantine  left out of training: zero bytes; a header without sound; truncated; not audio, whatever its name
             says; NaN or infinite samples; a rate or a number of channels that no recording has; sizes in the
             header that promise more than the file holds; shorter than 0.1 s; longer than a minute; silent;
-            unreadable; a link to nothing; a folder, pipe or device; a name without an audio suffix.
+            unreadable; a link to nothing; a folder, pipe or device; a name without an audio suffix; what
+            crashes its decoder, or takes it over 10 s or 1 GiB.
 
 A wrong size in a WAV's outermost header alone hides no sound: such a file is ok.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +26,14 @@ import numpy as np
 
 from hark import audio
 from hark.corpus import AUDIO_SUFFIXES, Clip
-from hark.errors import AudioError, TooManyBadClips
+from hark.errors import AudioError, DecoderLost, TooManyBadClips
 
 SHORTEST_S = 0.1
 LONGEST_S = 60.0
 # -80 dB of full scale, three steps of 16 bits: below the noise of any microphone.
 SILENCE_PEAK = 1e-4
 MAX_BAD_SHARE = 0.01
+AT_ONCE = min(4, os.cpu_count() or 1)
 
 _FORMATS = {".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".ogg": ("OGG",), ".mp3": ("MP3",)}
 
@@ -40,6 +44,8 @@ class Verdict:
 
     kind: Literal["ok", "convert", "quarantine"]
     reason: str = ""
+    is_lasting: bool = True
+    """Whether the same file would get it again; a decoder that hung may have done so on a machine at its limit."""
 
     @property
     def fault(self) -> str:
@@ -54,6 +60,12 @@ class Inspection:
     good: list[Clip]
     bad: list[tuple[Clip, Verdict]]
     notes: list[str]
+
+    @classmethod
+    def of_all(cls, parts: Iterable[Inspection]) -> Inspection:
+        """Several inspections as one."""
+        parts = list(parts)
+        return cls(*([one for part in parts for one in getattr(part, field.name)] for field in fields(cls)))
 
     @property
     def bad_share(self) -> float:
@@ -77,9 +89,13 @@ class Inspection:
 
 def inspect_clips(clips: Iterable[Clip]) -> Inspection:
     """Inspect every clip; nothing is raised for a bad one."""
+    return summed_up((clip, verdict) for clip, verdict, _ in examine_all(clips))
+
+
+def summed_up(verdicts: Iterable[tuple[Clip, Verdict]]) -> Inspection:
+    """An inspection from its verdicts, in their order."""
     good, bad, conversions = [], [], Counter[str]()
-    for clip in clips:
-        verdict = inspect(clip.path, start_s=clip.start_s, duration_s=clip.duration_s)
+    for clip, verdict in verdicts:
         if verdict.kind == "quarantine":
             bad.append((clip, verdict))
             continue
@@ -90,29 +106,49 @@ def inspect_clips(clips: Iterable[Clip]) -> Inspection:
     return Inspection(good, bad, notes)
 
 
-def inspect(path: str | Path, *, start_s: float = 0.0, duration_s: float | None = None) -> Verdict:
-    """Judge a recording, or the part of it that a clip is.
+def examine_all(
+    clips: Iterable[Clip], *, longest_s: float = LONGEST_S
+) -> Iterator[tuple[Clip, Verdict, audio.Waveform]]:
+    """`examine` each clip, in order but several at once, each thread with a decoder of its own."""
+    begun: deque[tuple[Clip, Future[tuple[Verdict, audio.Waveform]]]] = deque()
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        for clip in clips:
+            begun.append((clip, pool.submit(examine, clip, longest_s=longest_s)))
+            if len(begun) > 2 * AT_ONCE:
+                first, done = begun.popleft()
+                yield first, *done.result()
+        for clip, done in begun:
+            yield clip, *done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def examine(clip: Clip, *, longest_s: float = LONGEST_S) -> tuple[Verdict, audio.Waveform]:
+    """Judge a clip, and decode it on the way.
 
     Args:
-        path: The file; it need not exist.
-        start_s: Where the clip begins, in seconds.
-        duration_s: How long it is, in seconds; to the end by default.
+        clip: Its file need not exist.
+        longest_s: What lasts longer is quarantined.
+
+    Returns:
+        The verdict; and the waveform `(samples,)` at 16 kHz, empty for what is quarantined.
     """
-    path = Path(path)
+    nothing = np.zeros(0, np.float32)
     try:
-        header = audio.info(path)
-        length_s = header.duration_s - start_s if duration_s is None else duration_s
-        fault = _wrong_suffix(path) or _too_short(length_s) or _too_long(length_s)
-        if not fault:
-            fault = _silent(
-                audio.read(path, sample_rate=header.sample_rate, start_s=start_s, duration_s=duration_s)
-            )
+        with audio.opened(clip.path) as recording:
+            header = recording.header
+            length_s = header.duration_s - clip.start_s if clip.duration_s is None else clip.duration_s
+            if fault := _wrong_suffix(clip.path) or _too_short(length_s) or _too_long(length_s, longest_s):
+                return Verdict("quarantine", fault), nothing
+            waveform = audio.sound(recording, start_s=clip.start_s, duration_s=clip.duration_s)
     except AudioError as error:
-        fault = str(error).removeprefix(f"{path}: ")
-    if fault:
-        return Verdict("quarantine", fault)
-    detours = [*_foreign_format(path, header), *_foreign_sound(header)]
-    return Verdict("convert", ", ".join(detours)) if detours else Verdict("ok")
+        reason = str(error).removeprefix(f"{clip.path}: ")
+        return Verdict("quarantine", reason, not isinstance(error, DecoderLost)), nothing
+    if fault := _silent(waveform):
+        return Verdict("quarantine", fault), nothing
+    detours = [*_foreign_format(clip.path, header), *_foreign_sound(header)]
+    return Verdict("convert", ", ".join(detours)) if detours else Verdict("ok"), waveform
 
 
 def _wrong_suffix(path: Path) -> str:
@@ -124,11 +160,11 @@ def _too_short(length_s: float) -> str:
     return f"too short, {length_s:.4f} s, expected at least {SHORTEST_S} s" if length_s < SHORTEST_S else ""
 
 
-def _too_long(length_s: float) -> str:
+def _too_long(length_s: float, longest_s: float) -> str:
     way_out = "name parts of it in a manifest"
     return (
-        f"too long, {length_s:.0f} s, expected at most {LONGEST_S:.0f} s; {way_out}"
-        if length_s > LONGEST_S
+        f"too long, {length_s:.0f} s, expected at most {longest_s:.0f} s; {way_out}"
+        if length_s > longest_s
         else ""
     )
 

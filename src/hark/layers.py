@@ -83,7 +83,11 @@ class Conv2d(StreamingModule):
         frames, state = self.window.step(x, state)
         if not frames.shape[-1]:
             return x.new_zeros(x.shape[0], self.weight.shape[0], self.out_bins, 0), state
-        return functional.conv2d(frames, self.weight, self.bias, self.stride), state
+        return self.convolve(frames), state
+
+    def convolve(self, frames: Tensor) -> Tensor:
+        """All windows of `frames (batch, inputs, bins, frames)`."""
+        return functional.conv2d(frames, self.weight, self.bias, self.stride)
 
 
 class GruLayer(StreamingModule):
@@ -190,7 +194,7 @@ class Attention(StreamingModule):
 
     def attend(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """As `step`, with the weights `(batch, steps, window)`, oldest first, in the middle."""
-        energy = self.score(torch.tanh(self.project(x)))
+        energy = self.energies(x)
         hidden = torch.cat((leaf(state, "hidden"), x), dim=-1)
         energies = torch.cat((leaf(state, "energy"), energy), dim=-1)
         steps = x.shape[-1]
@@ -198,9 +202,21 @@ class Attention(StreamingModule):
         past: State = {"hidden": hidden[..., steps:].clone(), "energy": energies[..., steps:].clone()}
         if not steps:
             return x, x.new_zeros(x.shape[0], 0, self.window), past
-        weights = torch.softmax(energies.unfold(-1, self.window, 1)[:, 0], dim=-1)
-        windows = hidden.unfold(-1, self.window, 1)  # (batch, inputs, steps, window)
-        return torch.einsum("bisw,bsw->bis", windows, weights), weights, past
+        weights = self.shares(energies.unfold(-1, self.window, 1)[:, 0])
+        return self.blend(hidden.unfold(-1, self.window, 1), weights), weights, past
+
+    def energies(self, x: Tensor) -> Tensor:
+        """Of each step of `x (batch, inputs, steps)`: `(batch, 1, steps)`."""
+        energies: Tensor = self.score(torch.tanh(self.project(x)))
+        return energies
+
+    def shares(self, energies: Tensor) -> Tensor:
+        """The weights of the steps from their energies, along the last axis."""
+        return torch.softmax(energies, dim=-1)
+
+    def blend(self, windows: Tensor, shares: Tensor) -> Tensor:
+        """The weighted sums `(batch, inputs, steps)` of `windows (batch, inputs, steps, window)`."""
+        return torch.einsum("bisw,bsw->bis", windows, shares)
 
 
 def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

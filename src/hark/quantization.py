@@ -33,11 +33,14 @@ class RowQuantizer(nn.Module):
 
     scale: Tensor
 
-    def __init__(self, weight: Tensor, *, bits: int) -> None:
+    def __init__(self, weight: Tensor, *, bits: int, scale: Tensor | None = None) -> None:
+        """Without a scale, that of least squared error for `weight` is taken."""
         super().__init__()
+        if not 2 <= bits <= 8:
+            raise ConfigError(f"quantize: bits is {bits}, expected 2 to 8")
         self.bits = bits
         self.weights = weight.numel()
-        self.register_buffer("scale", best_scale(weight.detach(), bits=bits))
+        self.register_buffer("scale", best_scale(weight.detach(), bits=bits) if scale is None else scale.clone())
 
     @property
     def largest(self) -> int:
@@ -65,12 +68,15 @@ def best_scale(weight: Tensor, *, bits: int) -> Tensor:
     """The scale per output row, `(rows, 1, …)`, of least squared rounding error."""
     largest = 2 ** (bits - 1) - 1
     flat = weight.flatten(1)
-    peak = flat.abs().amax(dim=1).clamp(min=1e-8)
-    scales = CLIPPINGS.to(weight)[:, None, None] * peak[:, None] / largest
-    rounded = (flat / scales).round().clamp(-largest, largest) * scales
-    best = (rounded - flat).square().sum(dim=-1).argmin(dim=0)
-    chosen: Tensor = scales[best, torch.arange(len(flat)), 0]
-    return chosen.view(-1, *[1] * (weight.ndim - 1))
+    peak = flat.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
+    best, least = peak / largest, torch.full_like(peak, torch.inf)
+    for clipping in CLIPPINGS.to(weight):  # one by one: all at once would take 51 times the weight's memory
+        scale = clipping * peak / largest
+        rounded = (flat / scale).round().clamp(-largest, largest) * scale
+        error = (rounded - flat).square().sum(dim=-1, keepdim=True)
+        best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
+    chosen: Tensor = best.view(-1, *[1] * (weight.ndim - 1))
+    return chosen
 
 
 def quantize(model: Spotter, *, bits: int = 8) -> Spotter:
@@ -80,8 +86,6 @@ def quantize(model: Spotter, *, bits: int = 8) -> Spotter:
         ConfigError: bits is not 2 to 8.
         ModelError: the model is quantised already.
     """
-    if not 2 <= bits <= 8:
-        raise ConfigError(f"quantize: bits is {bits}, expected 2 to 8")
     if is_quantized(model):
         raise ModelError("the model is quantised already; quantise the float model it came from")
     quantized = copy.deepcopy(model)
@@ -117,13 +121,15 @@ def quantized_weights(model: nn.Module) -> Iterator[tuple[str, QuantizedWeight]]
             yield f"{path}.{name}", QuantizedWeight(quantizer.levels(original).detach(), quantizer.scale)
 
 
-def set_quantized_weight(model: nn.Module, name: str, weight: QuantizedWeight) -> None:
-    """Put integers and scales in the place of a quantised weight."""
+def set_quantized_weight(model: nn.Module, name: str, weight: QuantizedWeight, *, bits: int) -> None:
+    """Put integers and scales, as a file has them, in the place of a float weight of `model` itself."""
     path, _, leaf = name.rpartition(".")
-    chain = model.get_submodule(path).parametrizations[leaf]  # type: ignore[index]
+    module = model.get_submodule(path)
+    parameter = getattr(module, leaf)
     with torch.no_grad():
-        chain[0].scale.copy_(weight.scale)  # type: ignore[union-attr]
-        chain.original.copy_(weight.levels * weight.scale)  # type: ignore[union-attr]
+        torch.mul(weight.levels, weight.scale, out=parameter)
+    quantizer = RowQuantizer(parameter, bits=bits, scale=weight.scale)
+    parametrize.register_parametrization(module, leaf, quantizer, unsafe=True)  # tried out, it would take memory
 
 
 def _matrices(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:

@@ -19,26 +19,26 @@ What stands under `[training]` and `[distillation]` at the top holds for every s
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import tomllib
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
-
+from hark.configuration import build, in_one_line, is_text, named, shown, unknown_key
 from hark.distillation import DistillationConfig
 from hark.errors import ConfigError
+from hark.files import read_small
 from hark.models.crnn import PUBLISHED, CrnnConfig
 from hark.pruning import PruningConfig
 from hark.training import TrainingConfig
 
 COOKBOOK = Path(__file__).parent / "cookbook"
-LARGEST_BYTES = 1 << 20
+LARGEST_BYTES = 1 << 18
+MOST_DOTS = 64
 LONGEST_NAME = 100
+MOST_STAGES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +56,17 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainStage(Stage):
-    """Train a network from scratch."""
+    """Train a network from scratch, or from weights that are there."""
 
     kind: Literal["train"] = "train"
     network: Literal["base", "stage-1", "stage-2"] | CrnnConfig
+    weights_from: str | None = None
+    """An earlier stage; or the absolute path of a run, a checkpoint or a model file."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def inputs(self) -> tuple[str, ...]:
+        """The one whose weights it begins with, if any."""
+        return () if self.weights_from is None else (self.weights_from,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +99,7 @@ class QuantizeStage(Stage):
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
-            raise ConfigError(f"bits is {_shown(self.bits)}, expected 2 to 8")
+            raise ConfigError(f"bits is {shown(self.bits)}, expected 2 to 8")
 
     def inputs(self) -> tuple[str, ...]:
         """The model that is quantised."""
@@ -126,7 +132,7 @@ class DamageStage(Stage):
 
     def __post_init__(self) -> None:
         if not all(0 <= share < 1 for share in self.shares):
-            raise ConfigError(f"shares are {_shown(self.shares)}, expected each from 0 up to 1")
+            raise ConfigError(f"shares are {shown(self.shares)}, expected each from 0 up to 1")
 
     def inputs(self) -> tuple[str, ...]:
         """The model that is damaged."""
@@ -141,7 +147,6 @@ KINDS: dict[str, type[AnyStage]] = {
     "prune": PruneStage,
     "damage": DamageStage,
 }
-_ADAPTERS: dict[str, TypeAdapter[AnyStage]] = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,7 @@ def load_recipe(name: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     if path.suffix != ".toml" and (COOKBOOK / f"{name}.toml").exists():
         path = COOKBOOK / f"{name}.toml"
     try:
-        values = tomllib.loads(_read(path).decode())
+        values = _parsed(read_small(path, largest_bytes=LARGEST_BYTES).decode())
     except (OSError, ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, too many digits
         shelf = ", ".join(sorted(file.stem for file in COOKBOOK.glob("*.toml")))
         raise ConfigError(
@@ -190,15 +195,17 @@ def parse_recipe(values: Mapping[str, Any], *, name: str) -> Recipe:
     tables = values.get("stages")
     if not isinstance(tables, Mapping) or not tables:
         raise ConfigError(f"recipe {name}: no stages; expected at least one table such as [stages.base]")
+    if len(tables) > MOST_STAGES:
+        raise ConfigError(f"recipe {name}: {len(tables):,} stages, expected at most {MOST_STAGES:,}")
     faults = list(_faults_at_the_top(values))
-    shared = {key: values[key] for key in Recipe.SHARED if key in values}
+    shared = {key: table for key, table in values.items() if key in Recipe.SHARED and not _fault_of(key, table)}
     stages: dict[str, AnyStage | None] = {}
     for stage_name, table in tables.items():
-        stage, stage_faults = _parse_stage(f"stages.{stage_name}", table, shared)
-        faults += [*_misnamed(stage_name), *stage_faults, *(_unmet(stage_name, stage, stages) if stage else ())]
+        stage, fault = _parse_stage(f"stages.{stage_name}", table, shared)
+        faults += [*_misnamed(stage_name), *fault, *(_unmet(stage_name, stage, stages) if stage else ())]
         stages[stage_name] = stage
     if faults:
-        raise ConfigError(" ".join(f"recipe {name}: {'; '.join(faults)}".split()))
+        raise ConfigError(f"recipe {name}: {in_one_line(faults)}")
     return Recipe(name, values.get("about", ""), {key: stage for key, stage in stages.items() if stage})
 
 
@@ -207,47 +214,41 @@ def network_config(network: str | CrnnConfig) -> CrnnConfig:
     return PUBLISHED[network] if isinstance(network, str) else network
 
 
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        content = file.read(LARGEST_BYTES + 1)
-    if len(content) > LARGEST_BYTES:
-        raise ValueError(f"more than {LARGEST_BYTES:,} bytes")
-    return content
+def _parsed(toml: str) -> dict[str, Any]:
+    if max(map(str.count, toml.splitlines(), repeat(".")), default=0) > MOST_DOTS:
+        # A key of 50,000 parts, 100 KB, would take the library a minute and 10 GB.
+        raise ValueError(f"more than {MOST_DOTS} dots in a line")
+    return tomllib.loads(toml)
 
 
 def _faults_at_the_top(values: Mapping[str, Any]) -> Iterator[str]:
     known = ("about", "stages", *Recipe.SHARED)
-    yield from (_unknown(key, known, "") for key in values if key not in known)
-    if not isinstance(values.get("about", ""), str):
-        yield f"about is {_shown(values['about'])}, expected text"
-    for key, kind in Recipe.SHARED.items():
-        if isinstance(table := values.get(key), Mapping):
-            yield from _unknown_keys(table, kind, key)
+    yield from (unknown_key(key, known) for key in values if key not in known)
+    if not is_text(values.get("about", "")):
+        yield f"about is {shown(values['about'])}, expected text"
+    yield from (fault for key in Recipe.SHARED if key in values and (fault := _fault_of(key, values[key])))
 
 
-def _parse_stage(where: str, table: Any, shared: Mapping[str, Any]) -> tuple[AnyStage | None, list[str]]:
+def _fault_of(key: str, table: object) -> str:
+    """What is wrong with a table at the top, told once and not for each stage that it holds for."""
+    try:
+        build(Recipe.SHARED[key], table, where=key)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _parse_stage(where: str, table: object, shared: Mapping[str, Any]) -> tuple[AnyStage | None, list[str]]:
     found = table.get("kind") if isinstance(table, Mapping) else table
     if not isinstance(table, Mapping) or not isinstance(found, str) or found not in KINDS:
-        return None, [f"{where}: kind is {_shown(found)}, expected one of {', '.join(KINDS)}"]
+        return None, [f"{where}: kind is {shown(found)}, expected one of {', '.join(KINDS)}"]
     kind = KINDS[found]
-    if faults := list(_unknown_keys(table, kind, where)):
-        return None, faults
     names = {entry.name for entry in dataclasses.fields(kind)}
+    merged = _merge({key: value for key, value in shared.items() if key in names}, table)
     try:
-        merged = _merge({key: value for key, value in shared.items() if key in names}, table)
-        # JSON's strictness: lists may be tuples and integers floats, but nothing else changes its type.
-        return _ADAPTERS[found].validate_json(json.dumps(merged, default=_refuse), strict=True), []
-    except ValidationError as error:
-        return None, [_explain(where, fault) for fault in error.errors()]
-    except (ConfigError, ValueError) as error:
-        return None, [f"{where}: {error}"]
-    except RecursionError:
-        return None, [f"{where}: tables nested too deeply"]
-
-
-def _refuse(value: object) -> None:
-    """TOML has dates and times, JSON has not, and no stage takes any."""
-    raise ValueError(f"{value} is a {type(value).__name__}, expected a number, text, a list or a table")
+        return build(kind, merged, where=where), []
+    except ConfigError as error:
+        return None, [str(error)]
 
 
 def _misnamed(stage: str) -> list[str]:
@@ -255,13 +256,13 @@ def _misnamed(stage: str) -> list[str]:
     plain = Path(stage).name == stage and not stage.startswith(".") and stage.isprintable()
     if plain and 0 < len(stage) <= LONGEST_NAME:
         return []
-    return [f"stages.{_shown(stage)}: expected a plain folder name of at most {LONGEST_NAME} letters"]
+    return [f"stages.{shown(stage)}: expected a plain folder name of at most {LONGEST_NAME} letters"]
 
 
 def _unmet(name: str, stage: AnyStage, earlier: Mapping[str, AnyStage | None]) -> list[str]:
     """A fault for each input that no earlier stage gives. A stage that has faults of its own is taken to give it.
 
-    Only a model of floats can be shrunk; dynamically quantised ones are good for nothing but judging.
+    Only a model of floats can be shrunk or trained further; dynamically quantised ones can only be judged.
     """
     of_floats = [
         key
@@ -273,10 +274,11 @@ def _unmet(name: str, stage: AnyStage, earlier: Mapping[str, AnyStage | None]) -
     ]
     faults = []
     for wanted in stage.inputs():
-        usable = of_floats if wanted == getattr(stage, "model", None) else of_floats + of_rows
+        is_changed = wanted in (getattr(stage, "model", None), getattr(stage, "weights_from", None))
+        usable = of_floats if is_changed else of_floats + of_rows
         if wanted not in usable and not Path(wanted).is_absolute():
             names = ", ".join(usable) or "there is none"
-            faults.append(f"stages.{name}: takes {_shown(wanted)}, expected an earlier stage ({names})")
+            faults.append(f"stages.{name}: takes {shown(wanted)}, expected an earlier stage ({names})")
     return faults
 
 
@@ -288,46 +290,13 @@ def _merge(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def _unknown_keys(values: Mapping[str, Any], kind: type, where: str) -> Iterator[str]:
-    """A fault for each key, at any depth, that the dataclass `kind` has no field for."""
-    types = typing.get_type_hints(kind)
-    for key, value in values.items():
-        if key not in types:
-            yield _unknown(f"{where}.{key}", tuple(types), f"{where}.")
-        elif isinstance(value, Mapping):
-            inner = [t for t in (types[key], *typing.get_args(types[key])) if dataclasses.is_dataclass(t)]
-            for candidate in inner[:1]:
-                yield from _unknown_keys(value, typing.cast("type", candidate), f"{where}.{key}")
-
-
-def _unknown(key: str, known: Sequence[str], prefix: str) -> str:
-    near = difflib.get_close_matches(key.removeprefix(prefix), known, n=1, cutoff=0.5)
-    return f"unknown key {key}" + (f", did you mean {prefix}{near[0]}?" if near else "")
-
-
-def _explain(where: str, fault: Mapping[str, Any]) -> str:
-    # Where a value may be of several types, pydantic puts the type it tried into the path.
-    named = [str(part) for part in fault["loc"] if not str(part).startswith(("literal[", "CrnnConfig"))]
-    place = ".".join((where, *named))
-    return f"{place} is {_shown(fault['input'])}: {fault['msg']}"
-
-
-def _shown(value: object) -> str:
-    """A value for a message, never longer than a line."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # too many digits, too deeply nested
-        return f"a huge {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def override(values: dict[str, Any], change: str) -> None:
     """Set one key of a recipe's plain values, such as `training.epochs=20`, in place."""
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {change}: expected key=value, such as training.epochs=20")
+        raise ConfigError(f"--set {named(change)}: expected key=value, such as training.epochs=20")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = _parsed(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         value = text  # a bare word is a string
     *path, leaf = key.strip().split(".")
@@ -335,5 +304,5 @@ def override(values: dict[str, Any], change: str) -> None:
     for part in path:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {change}: {part} is a value, not a table")
+            raise ConfigError(f"--set {named(change)}: {named(part)} is a value, not a table")
     table[leaf] = value

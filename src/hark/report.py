@@ -62,6 +62,7 @@ def render(study: Study) -> str:
         layer_tables=_layer_tables(study),
         origin=_origin(study),
         noted=_noted(study),
+        left_out=_left_out(study),
         chunk_frames=sorted({frames for row in study.chunk_differences.values() for frames in row}),
         titles=GROUP_TITLES,
         printed=PRINTED,
@@ -208,11 +209,17 @@ def _origin(study: Study) -> dict[str, list[str]]:
 
 
 def _noted(study: Study) -> list[tuple[Result, str, str, int]]:
-    """Each warning or fall-back of a run: its kind, what it said, and how many times."""
+    """Each warning or fall-back of a run, and each tracker's loss: the kind, what was said, how many times."""
     usual = ("kind", "step", "time_s", "wall")
     said = Counter(
         (result, event["kind"], "; ".join(str(value) for name, value in event.items() if name not in usual))
         for result in study.results
         for event in result.notes
     )
-    return [(*note, number) for note, number in said.items()]
+    lost = [(result, "tracker", str(has), 1) for result in study.results for has in result.trackers if has.lost]
+    return [(*note, number) for note, number in said.items()] + lost
+
+
+def _left_out(study: Study) -> dict[str, int]:
+    """Each recording that could not be used, with its reason, and how many runs went without it."""
+    return dict(Counter(line for result in study.results for line in result.task.get("quarantined") or ()))

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from hark.errors import RunError
 from hark.events import Event
 from hark.metrics import ErrorCurve, error_curve, mean_and_spread
-from hark.runs import ENVIRONMENT, MODEL_FILE, Run
+from hark.portrait import series
+from hark.run_files import Json, read_believable
+from hark.runs import ABOUT, ENVIRONMENT, MODEL_FILE, Run
+from hark.standing import Standing, standings
 
-Json = dict[str, Any]
 NOTES = ("warning", "fallback", "damaged")
+LARGEST_SCORES_BYTES = 64 << 20
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError)
+"""What reading an archive of arrays raises where it is damaged."""
 _LAST = 1 << 30  # the place in the tables of a run that no recipe has ordered
 
 
@@ -78,6 +85,8 @@ class Result:
     """(step, 1 − AUC on the validation part)"""
     notes: tuple[Event, ...]
     """Whatever should be known before the result is believed."""
+    trackers: tuple[Standing, ...]
+    """What each tracker has of the run by now; so what was said of one before is not among the notes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,37 +136,39 @@ def read(run: Run) -> Result:
     Raises:
         RunError: one of its files is damaged; the message names it.
     """
-    about, events = run.about, run.events()
-    cost = _json(run, "cost.json")
+    about, events, trackers = read_believable(run, ABOUT) or {}, run.events(), standings(run)
+    cost = read_believable(run, "cost.json")
+    order = about.get("order")
     return Result(
-        name=str(about["name"]),
+        name=about["name"],
         home=str(run.folder.resolve().parent),
         setting=about.get("setting"),
-        group=str(about.get("group") or "ours"),
-        order=int(about.get("order", _LAST)),
-        kind=str(about.get("kind") or ""),
-        fold=int(about.get("fold") or 0),
-        seed=int(about.get("seed") or 0),
+        group=about.get("group") or "ours",
+        order=_LAST if order is None else order,
+        kind=about.get("kind") or "",
+        fold=about.get("fold") or 0,
+        seed=about.get("seed") or 0,
         parents=tuple(about.get("parents") or ()),
-        tracker_url=about.get("tracker_url"),
-        created=str(about.get("created") or ""),
-        state=run.state,
-        environment=_json(run, ENVIRONMENT) or {},
-        task=_json(run, "task.json") or {},
-        evaluation=_json(run, "evaluation.json"),
+        tracker_url=run.about["tracker_url"],
+        created=about.get("created") or "",
+        state=str(run.status),
+        environment=read_believable(run, ENVIRONMENT) or {},
+        task=read_believable(run, "task.json") or {},
+        evaluation=read_believable(run, "evaluation.json"),
         costs=None if cost is None else _costs(cost),
         curve=_curve(run),
-        stream=_json(run, "stream.json"),
-        check_stream=_json(run, "check_stream.json"),
-        pruning_damage=_json(run, "pruning_damage.json"),
-        losses=_series(events, "train", "loss"),
-        validations=_series(events, "validation", "one_minus_auc"),
-        notes=tuple(event for event in events if event["kind"] in NOTES),
+        stream=read_believable(run, "stream.json"),
+        check_stream=read_believable(run, "check_stream.json"),
+        pruning_damage=read_believable(run, "pruning_damage.json"),
+        losses=tuple(series(events, "train", "loss")),
+        validations=tuple(series(events, "validation", "one_minus_auc")),
+        notes=tuple(
+            event
+            for event in events
+            if event["kind"] in NOTES and event.get("tracker") not in {found.tracker for found in trackers}
+        ),
+        trackers=tuple(trackers),
     )
-
-
-def _json(run: Run, name: str) -> Json | None:
-    return dict(run.read_json(name)) if run.path(name).exists() else None
 
 
 def _costs(cost: Mapping[str, Any]) -> Costs:
@@ -201,15 +212,19 @@ def _curve(run: Run) -> ErrorCurve | None:
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as packed:
+            unpacked_bytes = sum(entry.file_size for entry in packed.infolist())
+        if unpacked_bytes > LARGEST_SCORES_BYTES:
+            raise ValueError(f"unpacks to {unpacked_bytes:,} bytes, expected at most {LARGEST_SCORES_BYTES:,}")
         with np.load(path, allow_pickle=False) as stored:
-            return error_curve(stored["scores"], stored["labels"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            return error_curve(*_checked(stored["scores"], stored["labels"]))
+    except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{path}: expected scores and labels of clips ({error}); evaluate again") from error
 
 
-def _series(events: list[Event], kind: str, figure: str) -> tuple[tuple[int, float], ...]:
-    return tuple(
-        (int(event["step"]), float(event[figure]))
-        for event in events
-        if event["kind"] == kind and figure in event and event["step"] is not None
-    )
+def _checked(scores: npt.NDArray[Any], labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    if scores.ndim != 1 or scores.shape != labels.shape or scores.dtype.kind != "f" or labels.dtype.kind != "b":
+        raise ValueError(f"scores {scores.dtype} {scores.shape}, labels {labels.dtype} {labels.shape}")
+    if not (np.isfinite(scores).all() and 0 < labels.sum() < len(labels)):
+        raise ValueError("not finite, or not of both kinds of clips")
+    return scores, labels

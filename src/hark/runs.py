@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
-import socket
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import Any
 
 from hark.environment import differences, environment
-from hark.errors import NoValidCheckpoint, RunBusy, RunError, UsageError
+from hark.errors import NoValidCheckpoint, RunError, UsageError
 from hark.events import Event, EventLog
-from hark.files import children, explained, from_json, remove_leftovers, to_json, write_atomically
+from hark.files import (
+    children,
+    explained,
+    from_json,
+    fsync,
+    make_folder,
+    read_small,
+    remove_leftovers,
+    to_json,
+    write_atomically,
+)
+from hark.locking import Holder, held, holder_of
+from hark.notices import say
+from hark.portrait import portrait
+from hark.status import Status, ending, status_of
 from hark.store import Checkpoint, CheckpointStore, Damage
 
 ABOUT = "run.json"
@@ -26,13 +37,12 @@ ENVIRONMENT = "environment.json"
 EVENTS = "events.jsonl"
 LOCK = "lock"
 MODEL_FILE = "model.safetensors"
+OUTPUT = "output.log"
 TRACKER = "tracker.json"
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 _CODE = ("commit", "python", "packages")
 # Facts of one start, not choices: they may differ when the same command is given again.
 _NOT_COMPARED = {"name": None, "created": None, "tracker_url": None}
-# What `hark runs` does to see whether a run is live holds the lock for an instant: worth a second try.
-_LOCK_TRIES, _LOCK_PAUSE_S = 10, 0.02
 
 
 class Run:
@@ -45,6 +55,7 @@ class Run:
         self.folder = folder
         self.checkpoints = CheckpointStore(folder / "checkpoints", on_damage=self._log_fallback)
         self.event_log = EventLog(folder / EVENTS)
+        self._lock: os.stat_result | None = None
 
     @classmethod
     def create(
@@ -60,8 +71,8 @@ class Run:
         """
         if not name or Path(name).name != name or name.startswith("."):
             raise UsageError(f"run name {name!r}: expected a plain folder name")
+        make_folder(parent)
         with explained(parent):
-            parent.mkdir(parents=True, exist_ok=True)
             for number in itertools.count(1):
                 run = cls(parent / (name if number == 1 else f"{name}-{number}"))
                 try:
@@ -69,6 +80,7 @@ class Run:
                     break
                 except FileExistsError:
                     continue
+            fsync(parent)
         with run.locked():
             run._describe(about, config)
         return run
@@ -93,31 +105,38 @@ class Run:
             RunBusy: another process is at work in it.
         """
         run = cls(folder)
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with run.locked():
             if run.path(ABOUT).exists():
                 run._expect(about, config)
                 run._note_other_code()
-            elif strangers := {path.name for path in children(folder)} - {LOCK, CONFIG}:
+            elif strangers := {path.name for path in children(folder)} - {LOCK, CONFIG, OUTPUT}:
                 raise RunError(f"{folder}: has no {ABOUT} but holds {min(strangers)}; choose an empty folder")
             else:
                 run._describe(about, config)
         return run
 
     def __repr__(self) -> str:
-        return f"<Run {str(self.folder)!r}: {self.state}>"
+        return f"<Run {str(self.folder)!r}: {self.status}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return portrait(self.folder.name, self.status, self.events())
 
     @property
     def about(self) -> dict[str, Any]:
         """The fields of `run.json`, `tracker_url` filled in where a tracker has given one."""
         tracker = self.read_json(TRACKER) if self.path(TRACKER).exists() else {}
-        return {**self.read_json(ABOUT), "tracker_url": tracker.get("url")}
+        about = self.read_json(ABOUT)
+        if not isinstance(about.get("name"), str):
+            raise RunError(f"{self.path(ABOUT)}: holds no name; put a good copy back")
+        return {**about, "tracker_url": tracker.get("url")}
 
     @property
     def name(self) -> str:
         """The name by which other runs and reports refer to this one."""
-        return str(self.about["name"])
+        name: str = self.about["name"]
+        return name
 
     @property
     def config(self) -> dict[str, Any]:
@@ -130,28 +149,20 @@ class Run:
         return any(event["kind"] == "finished" for event in self.events())
 
     @property
+    def holder(self) -> Holder | None:
+        """The process that is at work in it now."""
+        return holder_of(self.path(LOCK))
+
+    @property
     def is_live(self) -> bool:
         """Whether a process is at work in it now."""
-        try:
-            with self.path(LOCK).open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return self.holder is not None
 
     @property
-    def last_step(self) -> int:
-        """The training step of the furthest event that counts; 0 before any."""
-        return max((event["step"] or 0 for event in self.events()), default=0)
-
-    @property
-    def state(self) -> str:
-        """In words: `finished`, `live` or `stopped at step n`."""
-        if self.is_live:
-            return "live"
-        return "finished" if self.is_finished else f"stopped at step {self.last_step}"
+    def status(self) -> Status:
+        """How it stands: in words as text, in figures as fields."""
+        is_live = self.is_live  # asked first: a run that ends meanwhile has logged so
+        return status_of(self.events(), is_live=is_live)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -160,11 +171,45 @@ class Run:
         Raises:
             RunBusy: another process holds it; the message names its pid and host.
         """
-        with _locked(self.path(LOCK)):
+        with held(self.path(LOCK)):
             remove_leftovers(self.folder)
             self.checkpoints.clean()
             self.event_log.mend()
-            yield
+            self._lock = self.path(LOCK).stat()
+            try:
+                yield
+            finally:
+                self._lock = None
+
+    def require_held(self) -> None:
+        """Return unless the folder that this process holds has been moved away, removed or replaced.
+
+        Raises:
+            RunError: it has.
+        """
+        if self._lock is None:
+            return
+        with explained(self.folder):
+            try:
+                is_there = os.path.samestat(self._lock, self.path(LOCK).stat())
+            except FileNotFoundError:
+                is_there = False
+        if not is_there:
+            raise RunError(
+                f"{self.folder}: moved, removed or replaced while a process was at work in it; "
+                "put it back where it was and run the same command again"
+            )
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Hold the run as `locked` does, and log how the work ended if that is by an error or a signal."""
+        with self.locked():
+            try:
+                yield
+            except BaseException as error:
+                with suppress(RunError):  # what ended it matters more than that it cannot be told
+                    self.log("ended", step=None, **ending(error))
+                raise
 
     def log(self, kind: str, *, step: int | None, **values: object) -> None:
         """Append one event.
@@ -175,9 +220,19 @@ class Run:
             values: metrics and notes, as JSON can say them; NaN and ±Infinity are fine.
 
         Raises:
-            RunError: it could not be written (disk full, …); the log ends as before.
+            RunError: it could not be written; on a full disk it waits for space instead.
         """
         self.event_log.append(kind, step=step, **values)
+
+    def finish(self) -> None:
+        """Log that the stage came to its end, and return when that would survive a power loss.
+
+        Raises:
+            DiskFull: no space is left for it.
+            RunError: it could not be written.
+        """
+        self.log("finished", step=None)
+        self.event_log.flush()
 
     def events(self) -> list[Event]:
         """The events that count, in order; `event_log.history()` has those of abandoned attempts too."""
@@ -198,6 +253,8 @@ class Run:
             )
         if events:
             self.log("resumed", step=checkpoint.step if checkpoint else 0)
+        if checkpoint:
+            say(f"{self.folder}: goes on from step {checkpoint.step}")
         return checkpoint
 
     def path(self, name: str) -> Path:
@@ -208,11 +265,13 @@ class Run:
         """Write a JSON file of this run, whole or not at all."""
         write_atomically(self.path(name), (to_json(content, indent=2) + "\n").encode())
 
-    def read_json(self, name: str) -> Any:
-        """Read a JSON file of this run."""
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of this run, each of which holds one object."""
         path = self.path(name)
         try:
-            return from_json(path.read_bytes())
+            if isinstance(content := from_json(read_small(path)), dict):
+                return content
+            raise ValueError("it is no object")
         except FileNotFoundError:
             raise RunError(f"{path}: not there; the stage that writes it has not run to its end") from None
         except (OSError, ValueError) as error:
@@ -238,10 +297,16 @@ class Run:
         before, now = self.read_json(ENVIRONMENT), environment()
         changed = [line for key in _CODE for line in differences(before.get(key), now[key], field=key)]
         if changed:
-            self.log("warning", step=None, message=f"begun by other code: {'; '.join(changed)}")
+            message = f"begun by other code: {'; '.join(changed)}"
+            self.log("warning", step=None, message=message)
+            say(f"{self.folder}: warning: {message}")
 
     def _log_fallback(self, damage: Damage) -> None:
         self.log("fallback", step=None, checkpoint=damage.path.name, reason=damage.reason)
+        say(
+            f"{self.folder}: WARNING: a checkpoint is damaged ({damage.reason}); it is kept as "
+            f"{damage.path.name}, and an older one is taken"
+        )
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
@@ -258,37 +323,5 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
             folders[:] = [] if ABOUT in files else [name for name in folders if not name.startswith(".")]
             if ABOUT in files:
                 found.setdefault(Path(place).resolve(), Run(Path(place)))
-    return sorted(found.values(), key=lambda run: (run.name, run.folder))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with explained(path):
-        file = path.open("a+")
-    with file:  # closing it gives the lock back, and so does any death
-        with explained(path):
-            if not _take(file):
-                raise RunBusy(f"{path.parent}: {_holder(file)} is at work in it; wait for it or stop it")
-            file.truncate(0)
-            file.write(to_json({"pid": os.getpid(), "host": socket.gethostname()}))
-            file.flush()
-        yield
-
-
-def _take(file: IO[str]) -> bool:
-    for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(_LOCK_PAUSE_S)
-    return False
-
-
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    try:
-        holder = from_json(file.read())
-        return f"process {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
+    # Not by the name in `run.json`: a damaged one must not hide the others.
+    return sorted(found.values(), key=lambda run: (run.folder.name, run.folder))

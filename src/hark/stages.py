@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
-import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,16 +16,22 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from hark.command import Command
 from hark.cost import cost_of
 from hark.dataset import Task, clip_scores
+from hark.devices import Machine
 from hark.distillation import Distillation
 from hark.environment import environment
-from hark.errors import RunError
+from hark.errors import DiskFull, RunError, UnsavedWork
 from hark.evaluation import check_stream, judge_clips, judge_stream, nine_clips
+from hark.failures import failures_told
 from hark.files import write_atomically
+from hark.interruption import unattended
 from hark.metrics import one_minus_auc
+from hark.mirror import mirrors
 from hark.model_files import load, to_bytes
 from hark.models.spotter import Spotter, SpotterConfig
+from hark.notices import say
 from hark.pruning import PruningConfig, calibration_loss, prune, zero_rows
 from hark.quantization import ClipSpotter, quantize, quantize_dynamically
 from hark.recipes import (
@@ -41,9 +44,10 @@ from hark.recipes import (
     TrainStage,
     network_config,
 )
+from hark.resources import usable_cores
 from hark.runs import MODEL_FILE, Run
-from hark.tracking import mirror
 from hark.training import cross_entropy, train
+from hark.warm_start import is_run, with_weights
 
 DYNAMIC_FILE = "model.pt"
 CALIBRATION_CLIPS = 512
@@ -57,7 +61,7 @@ def training_threads(jobs: int = 1) -> int:
 
     At batches of this size more threads wait for each other longer than they work.
     """
-    return max(1, (os.cpu_count() or 1) // jobs - 1)
+    return max(1, usable_cores() // jobs - 1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,15 @@ class Bench:
     """Mirrors of the runs' events, each a process of its own."""
     threads: int = field(default_factory=training_threads)
     """Of torch."""
+    command: Command | None = None
+    """What `hark resume` is to give again."""
+    workers: int = 0
+    """Processes that make batches; 0 is a thread."""
+
+    @property
+    def machine(self) -> Machine:
+        """What its trainings run on."""
+        return Machine(device=self.device, workers=self.workers)
 
     def run(self, stage: str) -> Run:
         """The run of an earlier stage."""
@@ -98,7 +111,8 @@ class Bench:
 def run_recipe(recipe: Recipe, bench: Bench) -> list[Run]:
     """Run every stage of `recipe` that is not finished; give the runs of all."""
     torch.set_num_threads(bench.threads)
-    return [_run_stage(recipe, name, order, bench) for order, name in enumerate(recipe.stages)]
+    with unattended():
+        return [_run_stage(recipe, name, order, bench) for order, name in enumerate(recipe.stages)]
 
 
 def _run_stage(recipe: Recipe, name: str, order: int, bench: Bench) -> Run:
@@ -109,32 +123,41 @@ def _run_stage(recipe: Recipe, name: str, order: int, bench: Bench) -> Run:
         "kind": stage.kind,
         "group": stage.group,
         "fold": bench.task.fold,
+        "folds": bench.task.folds,
+        "split": bench.task.split,
+        "keyword": bench.task.keyword,
         "seed": training.seed if training else None,
-        "parents": [bench.run(parent).name for parent in stage.inputs()],
+        "parents": [bench.run(parent).name for parent in stage.inputs() if is_run(bench.folder / parent)],
         "order": order,
         "data": bench.task.digest,
     }
     run = Run.open_or_create(bench.folder / name, about=about, config=dataclasses.asdict(stage))
     if run.is_finished:
         return run
-    with run.locked(), ExitStack() as mirrors:
-        for tracker in bench.trackers:
-            mirrors.enter_context(mirror(run, to=tracker))
+    with run.at_work(), failures_told(run), mirrors(run, bench.trackers):
+        if bench.command:
+            bench.command.keep_in(run, stages=recipe.stages)
         run.write_json("environment.json", environment(data_digest=bench.task.digest) | {"threads": bench.threads})
         run.write_json("task.json", describe(bench.task))
-        if isinstance(stage, DamageStage):
-            run.write_json("pruning_damage.json", measure_damage(stage, bench))
-        else:
-            publish(run, _perform(stage, run, bench), stage, bench)
-        run.log("finished", step=None)
-    print(f"{run.folder.parent.name}/{run.folder.name}: done", file=sys.stderr)  # noqa: T201
+        try:
+            if isinstance(stage, DamageStage):
+                run.write_json("pruning_damage.json", measure_damage(stage, bench))
+            else:
+                publish(run, _perform(stage, run, bench), stage, bench)
+            run.finish()
+        except DiskFull as error:  # a training waits it out; what is left is to write what it came to
+            raise UnsavedWork(str(error)) from error
+    say(f"{run.folder.parent.name}/{run.folder.name}: done")
     return run
 
 
 def _perform(stage: AnyStage, run: Run, bench: Bench) -> Model:
     match stage:
         case TrainStage():
-            return train(_fresh(stage, bench), bench.task, stage.training, run=run, device=bench.device)
+            model = _fresh(stage, bench)
+            if stage.weights_from is not None:
+                model = with_weights(model, bench.folder / stage.weights_from)
+            return train(model, bench.task, stage.training, run=run, machine=bench.machine)
         case DistillStage():
             return _teach(_fresh(stage, bench), stage, run, bench)
         case PruneStage():
@@ -158,7 +181,7 @@ def _teach(student: Spotter, stage: DistillStage | PruneStage, run: Run, bench: 
         if stage.teachers
         else cross_entropy
     )
-    return train(student, bench.task, stage.training, run=run, objective=objective, device=bench.device)
+    return train(student, bench.task, stage.training, run=run, objective=objective, machine=bench.machine)
 
 
 def _prune(stage: PruneStage, run: Run, bench: Bench) -> Spotter:

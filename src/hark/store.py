@@ -54,10 +54,12 @@ Listener = Callable[[Damage], None]
 
 
 class CheckpointStore:
-    """The checkpoints of one run: the newest `keep` and the best one stay.
+    """The checkpoints of one run: the newest `keep` stay, to go on from, and the best one.
 
-    Only the process that holds the run's lock may use it, reading included: `latest` and `best` set
-    damaged checkpoints aside.
+    A training goes on from the newest and ends with its last weights; the best is for people, who may want to
+    begin another training with it where this one went wrong later on (`hark train --weights-only-from`).
+
+    Only the process that holds the run's lock may save or ask for `latest`, which sets damaged ones aside.
 
     Args:
         folder: where the checkpoints lie; made at the first save.
@@ -110,33 +112,32 @@ class CheckpointStore:
             NoValidCheckpoint: there are checkpoints, but all are damaged; nothing was renamed.
             RunError: one could not be read for a reason that is no damage, such as a missing right.
         """
-        return self._first_valid(reversed(self._folders()))
+        return self._first_valid(reversed(self.folders()))
 
-    def best(self) -> Checkpoint | None:
-        """Return the checkpoint with the lowest score that verifies; None where none has a score."""
-        scores = self._scores()
-        return self._first_valid(sorted(scores, key=scores.__getitem__)) if scores else None
+    def best(self) -> Path | None:
+        """Return the folder of the checkpoint with the lowest score, the newest of several; None without scores.
+
+        Nothing but scores is read: `read_checkpoint` tells whether it is intact.
+        """
+        scores = {folder: score for folder in self.folders() if (score := _score(folder)) is not None}
+        return min(reversed(scores), key=scores.__getitem__, default=None)
+
+    def folders(self) -> list[Path]:
+        """The checkpoints' folders, oldest first; none of them is read."""
+        found = [path for path in children(self.folder) if _FOLDER_NAME.fullmatch(path.name)]
+        return sorted(found, key=_order)
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints that are there, oldest first; none of them is read."""
-        return [_order(folder)[0] for folder in self._folders()]
+        return [_order(folder)[0] for folder in self.folders()]
 
     def clean(self) -> None:
         """Remove what an interrupted save left behind."""
         remove_leftovers(self.folder)
 
-    def _folders(self) -> list[Path]:
-        """The checkpoint folders, oldest first."""
-        found = [path for path in children(self.folder) if _FOLDER_NAME.fullmatch(path.name)]
-        return sorted(found, key=_order)
-
-    def _scores(self) -> dict[Path, float]:
-        """The scores of the checkpoints that have one, oldest first."""
-        return {folder: score for folder in self._folders() if (score := _score(folder)) is not None}
-
     def _free_folder(self, step: int) -> Path:
         """A name for the new checkpoint: a step that is saved again gets a folder beside the first."""
-        newest, attempt = max((_order(folder) for folder in self._folders()), default=(-1, 0))
+        newest, attempt = max((_order(folder) for folder in self.folders()), default=(-1, 0))
         if step < newest:
             raise RunError(f"{self.folder}: step {step} is before the saved step {newest}; start a new run")
         return self.folder / (f"step-{step:08d}-{attempt + 1}" if step == newest else f"step-{step:08d}")
@@ -170,12 +171,26 @@ class CheckpointStore:
             self.on_damage(Damage(target, damage.reason))
 
     def _let_go(self) -> None:
-        scores = self._scores()
-        best = min(scores, key=scores.__getitem__, default=None)
-        for folder in self._folders()[: -self.keep]:
+        best = self.best()
+        for folder in self.folders()[: -self.keep]:
             if folder != best:
                 # Renamed first: a kill while deleting must not leave half a checkpoint under its name.
                 shutil.rmtree(folder.rename(folder.with_name(TEMPORARY + folder.name)))
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read one checkpoint wherever it lies, and leave it as it is.
+
+    Raises:
+        NoValidCheckpoint: it is none, or is damaged.
+        RunError: it may not be read.
+    """
+    try:
+        if not _FOLDER_NAME.fullmatch(folder.name):
+            raise _Damaged("expected a folder named step-…")
+        return _read(folder)
+    except _Damaged as reason:
+        raise NoValidCheckpoint(f"{folder}: no valid checkpoint ({reason}); choose another one") from None
 
 
 class _Damaged(Exception):
@@ -220,7 +235,7 @@ def _write_durably(target: Path, files: Mapping[str, bytes], manifest: _Manifest
     """Take the seven steps; a failure on the way leaves nothing behind."""
     temporary = target.with_name(TEMPORARY + target.name)
     if not target.parent.is_dir():
-        target.parent.mkdir()
+        target.parent.mkdir()  # and none above it: a run that was moved away is not begun again in its place
         fsync(target.parent.parent)
     try:
         temporary.mkdir()

@@ -1,114 +1,41 @@
-"""Trackers as mirrors of a run's event log, which cannot hurt the training.
-
-A process of its own (`python -m hark.tracking RUN --to wandb`) follows `events.jsonl` and hands on what it
-finds. Whatever becomes of it, the training neither waits nor fails, and the log can be replayed.
-"""
+"""Trackers behind one protocol: what they take of a run's events, and how much of it they confirm."""
 
 from __future__ import annotations
 
-import argparse
+import importlib.util
+import json
 import os
-import select
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
-from hark.errors import HarkError, RunError, UsageError
+from hark.errors import RunError, UsageError
 from hark.events import Event
-from hark.files import digest, explained
-from hark.runs import TRACKER, Run
+from hark.files import digest
+from hark.runs import Run
 
 FOLDER = "trackers"
-POLL_S = 0.5
-PARTING_S = 1.0
 
 
 class Backend(Protocol):
-    """A tracker, opened for one run."""
+    """A tracker, opened for one run. Any of its methods may raise, or never return."""
 
     url: str | None
+    confirmed: int
+    """How many of the events that were logged are certainly with the tracker."""
 
     def log(self, event: Event) -> None:
         """Take over one event that has metrics."""
 
+    def flush(self) -> None:
+        """Confirm what can be confirmed while more is to come; called twice a second at most."""
+
     def finish(self) -> None:
-        """Return when all events are safe with the tracker."""
-
-
-@contextmanager
-def mirror(run: Run, *, to: str, command: Sequence[str] = ()) -> Iterator[None]:
-    """Mirror the run's events to a tracker while the context is open; nothing of it is ever raised.
-
-    At the end the tracker has a second; if it needs longer, it goes on by itself. If it died, one warning
-    event tells how many events it lost at most, and how to replay them.
-
-    Args:
-        run: the run, locked by this process.
-        to: a name in `BACKENDS`.
-        command: what to start instead of `python -m hark.tracking`.
-    """
-    process = _start(run, to, command or (sys.executable, "-m", __name__, str(run.folder), "--to", to))
-    try:
-        yield
-    finally:
-        with suppress(Exception):  # whatever it is, the training is worth more
-            _part(run, to, process)
-
-
-def push(run: Run, *, to: str) -> int:
-    """Replay all events of a run to a tracker, here and now; return how many had metrics.
-
-    Raises:
-        UsageError: the tracker is not installed.
-        RunError: the tracker failed.
-    """
-    if to not in BACKENDS:
-        raise UsageError(f"tracker {to!r}: expected one of {', '.join(sorted(BACKENDS))}")
-    try:
-        follow(run, to=to, open_backend=BACKENDS[to], ended=lambda: True)
-    except HarkError:
-        raise
-    except Exception as error:
-        again = f"hark track push {run.folder} --to {to}"
-        raise RunError(f"{run.folder}: {to} failed ({error}); try again with: {again}") from error
-    return _with_metrics(run.event_log.history())
-
-
-def follow(run: Run, *, to: str, open_backend: Callable[[Run], Backend], ended: Callable[[], bool]) -> None:
-    """Hand on the run's events, past and coming, until it has ended; raise whatever the tracker raises.
-
-    Args:
-        run: the run, which another process is writing.
-        to: the name under which progress is noted for that process to read.
-        open_backend: opens the tracker.
-        ended: waits a moment, and returns whether no more events will come.
-    """
-    with explained(run.folder):
-        run.path(FOLDER).mkdir(exist_ok=True)
-    backend = open_backend(run)
-    if backend.url is not None:
-        run.write_json(TRACKER, {"url": backend.url})
-    done = offset = 0
-    over = False
-    while not over:
-        over = ended()
-        events, offset = run.event_log.since(offset)
-        try:
-            for event in events:
-                if metrics(event):
-                    backend.log(event)
-                done += 1
-        finally:
-            if events:
-                _note(run, to, state="following", events=done)
-    _note(run, to, state="finishing", events=0)  # from here on none is safe until the tracker says so
-    backend.finish()
-    _note(run, to, state="finished", events=done)
+        """Confirm what can be confirmed at all."""
 
 
 def metrics(event: Event) -> dict[str, float]:
@@ -121,21 +48,32 @@ def metrics(event: Event) -> dict[str, float]:
     }
 
 
+def require_installed(tracker: str) -> None:
+    """Return if the tracker's package can be found; it is not imported.
+
+    Raises:
+        UsageError: there is none of that name, or it is not installed.
+    """
+    if tracker not in BACKENDS:
+        raise UsageError(f"tracker {tracker!r}: expected one of {', '.join(sorted(BACKENDS))}")
+    if importlib.util.find_spec(tracker) is None:
+        raise UsageError(f'{tracker} is not installed; install it with: pip install "hark-kws[track]"')
+
+
 class TensorBoard:
     """Event files under `trackers/tensorboard`, always the whole run; torch is not needed."""
 
     url: str | None = None
 
     def __init__(self, run: Run) -> None:
-        try:
-            from tensorboard.compat.proto import event_pb2, summary_pb2
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        except ImportError as error:
-            raise _not_installed("tensorboard") from error
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
         folder = run.path(FOLDER) / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        self._writer = EventFileWriter(str(folder), flush_secs=5)
+        self._writer = EventFileWriter(str(folder))
+        self._logged = self.confirmed = 0
 
     def log(self, event: Event) -> None:
         """Write the metrics as scalars, at the time they were measured."""
@@ -143,23 +81,34 @@ class TensorBoard:
         wall_s = datetime.fromisoformat(event["wall"]).timestamp()
         summary = self._summary(value=values)
         self._writer.add_event(self._event(wall_time=wall_s, step=event["step"] or 0, summary=summary))
+        self._logged += 1
+
+    def flush(self) -> None:
+        """Hand all that was logged to the operating system."""
+        self._writer.flush()
+        self.confirmed = self._logged
 
     def finish(self) -> None:
-        """Flush and close the file."""
+        """Close the file."""
+        self.flush()  # closing alone would not tell of a full disk
         self._writer.close()
 
 
 class WeightsAndBiases:
-    """A W&B run, named like ours; offline unless the user has set WANDB_MODE."""
+    """A W&B run, named like ours; offline unless the user has set WANDB_MODE.
+
+    W&B confirms nothing while it is at work, and at the end it does not tell of a full disk, nor of a server
+    that refused. So its own file of the run is read back and its rows are counted, and its own log is searched
+    for a fatal error. Whether a server that took them still has them, the server alone knows.
+    """
 
     def __init__(self, run: Run) -> None:
         os.environ.setdefault("WANDB_MODE", "offline")
         os.environ.setdefault("WANDB_SILENT", "true")
-        try:
-            import wandb
-        except ImportError as error:
-            raise _not_installed("wandb") from error
+        import wandb
+
         about = run.about
+        self._teardown = wandb.teardown
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "hark"),
             name=run.name,
@@ -173,104 +122,82 @@ class WeightsAndBiases:
         )
         self._run.define_metric("*", step_metric="step")
         self.url: str | None = self._run.url
+        self._file, self._log = Path(self._run.settings.sync_file), Path(self._run.settings.log_internal)
+        self._logged = self.confirmed = 0
 
     def log(self, event: Event) -> None:
         """Log the metrics against hark's own step."""
         self._run.log({**metrics(event), "step": event["step"] or 0})
+        self._logged += 1
+
+    def flush(self) -> None:
+        """Do nothing: W&B confirms nothing before the end."""
 
     def finish(self) -> None:
-        """Wait until W&B has written, or sent, everything."""
+        """Wait until W&B has written, or sent, everything, and see for ourselves.
+
+        Raises:
+            RunError: W&B says, in its log only, that it gave up sending.
+        """
         self._run.finish()
+        self._teardown()  # only the end of W&B's own process closes the file
+        if error := fatal_error(self._log):
+            raise RunError(f"W&B has stopped sending: {error}")
+        rows = rows_written(self._file)
+        self.confirmed = self._logged if rows is None else rows  # W&B's word, where there is nothing better
 
 
 BACKENDS: Mapping[str, Callable[[Run], Backend]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 
-def main() -> None:
-    """Follow a run until the standard input is closed, which the death of the training does too."""
-    parser = argparse.ArgumentParser(prog="python -m hark.tracking", description=main.__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--to", choices=sorted(BACKENDS), required=True)
-    options = parser.parse_args()
-    os.nice(10)  # the training goes first
-    follow(Run.open(options.run), to=options.to, open_backend=BACKENDS[options.to], ended=standard_input_closed)
+_HEADER = struct.Struct("<IHB")
+_FILE_HEADER = b":W&B\xe1\xbe\x00"
+_BLOCK_BYTES = 32_768
+_WHOLE, _FIRST, _LAST = 1, 2, 4
 
 
-def standard_input_closed() -> bool:
-    """Wait for the end of standard input, but no longer than until the next look at the log."""
-    readable, _, _ = select.select([sys.stdin], [], [], POLL_S)
-    return bool(readable)
+def rows_written(path: Path) -> int | None:
+    """How many rows of history W&B's file of a run holds, up to the first damage; None in an unknown format."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    with path.open("rb") as file:
+        if not _FILE_HEADER.startswith(file.read(len(_FILE_HEADER))):
+            return None
+        return sum(bool(Record.FromString(raw).HasField("history")) for raw in _records(file))
 
 
-def _start(run: Run, to: str, command: Sequence[str]) -> subprocess.Popen[bytes] | None:
-    try:
-        folder = run.path(FOLDER)
-        folder.mkdir(exist_ok=True)
-        (folder / f"{to}.json").unlink(missing_ok=True)
-        with (folder / f"{to}.log").open("wb") as output:
-            # A session of its own, so that neither Ctrl-C nor the end of the terminal reaches it.
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-    except OSError:
+def _records(file: BinaryIO) -> Iterator[bytes]:
+    """The records of a log in LevelDB's format: fragments in blocks of 32 KiB, none across the end of one.
+
+    A fragment is its CRC-32, its length (uint16), its place in the record (whole, first, middle, last), its bytes.
+    """
+    record = b""
+    while True:
+        left = _BLOCK_BYTES - file.tell() % _BLOCK_BYTES
+        if left < _HEADER.size:  # too little for a fragment
+            file.seek(left, os.SEEK_CUR)
+        header = file.read(_HEADER.size)
+        if len(header) < _HEADER.size:
+            return
+        checksum, length, place = _HEADER.unpack(header)
+        fragment = file.read(length)
+        if zlib.crc32(fragment, zlib.crc32(bytes([place]))) != checksum:
+            return
+        record = fragment if place in (_WHOLE, _FIRST) else record + fragment
+        if place in (_WHOLE, _LAST):
+            yield record
+
+
+def fatal_error(log: Path) -> str | None:
+    """The first fatal error in W&B's own log, which has one JSON object a line; None where there is none."""
+    if not log.exists():
         return None
-
-
-def _part(run: Run, to: str, process: subprocess.Popen[bytes] | None) -> None:
-    """Let the tracker finish, and log what became of it if that is not clear."""
-    working = False
-    if process is not None and process.stdin is not None:
-        process.stdin.close()
-        try:
-            process.wait(PARTING_S)
-        except subprocess.TimeoutExpired:
-            working = True
-    state, safe = _progress(run, to)
-    history = run.event_log.history()
-    if state == "finished":
-        return
-    count = f"{_with_metrics(history[safe:])} of {_with_metrics(history)} events"
-    replay = f"hark track push {run.folder} --to {to}"
-    if working:
-        message = f"{to} has yet to confirm {count}; if they do not arrive, replay with: {replay}"
-        run.log("note", step=None, message=message)
-    else:
-        message = f"{to} died ({_last_words(run, to)}) and lost up to {count}; replay with: {replay}"
-        run.log("warning", step=None, message=message)
-
-
-def _note(run: Run, to: str, **progress: object) -> None:
-    run.write_json(f"{FOLDER}/{to}.json", progress)
-
-
-def _progress(run: Run, to: str) -> tuple[str, int]:
-    """The (state, events safe) that the tracker's process noted last."""
-    try:
-        progress: dict[str, Any] = run.read_json(f"{FOLDER}/{to}.json")
-        return progress["state"], progress["events"]
-    except RunError:
-        return "not begun", 0
-
-
-def _last_words(run: Run, to: str) -> str:
-    try:
-        lines = (run.path(FOLDER) / f"{to}.log").read_text(errors="replace").split("\n")
-    except OSError:
-        lines = []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "without a word")
-
-
-def _with_metrics(events: Sequence[Event]) -> int:
-    return sum(bool(metrics(event)) for event in events)
-
-
-def _not_installed(package: str) -> UsageError:
-    return UsageError(f'{package} is not installed; install it with: pip install "hark-kws[track]"')
-
-
-if __name__ == "__main__":
-    main()
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                entry: dict[str, Any] = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and entry.get("level") == "ERROR+4":
+                return str(entry.get("msg"))
+    return None

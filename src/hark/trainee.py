@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import cache
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from hark.environment import environment
+from hark.errors import RunError
 from hark.files import digest
 from hark.models.spotter import Spotter
 from hark.runs import Run
+
+AVERAGE = "average.safetensors"
+"""The weights of a checkpoint that a finished training would give away."""
 
 
 class Trainee:
@@ -32,24 +39,52 @@ class Trainee:
         decay = min(self.averaging, self.step / (self.step + 10))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
 
-    def save(self, run: Run) -> None:
-        """Write a checkpoint to the run."""
+    def save(self, run: Run, *, score: float | None = None) -> None:
+        """Write a checkpoint to the run, and before it all that the run has logged so far.
+
+        Args:
+            run: held by this process.
+            score: of the average on validation data, lower is better; None where this step was not validated.
+
+        Raises:
+            DiskFull: no space is left; the older checkpoints are untouched.
+            RunError: it could not be saved.
+        """
         files = {
             "model.safetensors": to_safetensors(_tensors(self.model.state_dict())),
-            "average.safetensors": to_safetensors(_tensors(self.average.state_dict())),
+            AVERAGE: to_safetensors(_tensors(self.average.state_dict())),
             "optimizer.safetensors": to_safetensors(self._moments()),
         }
-        run.checkpoints.save(self.step, files, info={"config": digest(run.config)})
+        run.require_held()
+        run.event_log.flush()
+        info = {"config": digest(run.config), "commit": _commit()}
+        run.checkpoints.save(self.step, files, info=info, score=score)
         run.log("saved", step=self.step)
 
     def restore(self, run: Run) -> None:
-        """Go on from the newest valid checkpoint of the run, if it has any."""
+        """Go on from the newest valid checkpoint of the run, if it has any.
+
+        Raises:
+            RunError: it is of another configuration.
+            NoValidCheckpoint: the run has checkpoints, but none is intact.
+        """
         checkpoint = run.resume()
         if checkpoint is None:
             return
-        self.model.load_state_dict(from_safetensors(checkpoint.files["model.safetensors"]))
-        self.average.load_state_dict(from_safetensors(checkpoint.files["average.safetensors"]))
-        self._set_moments(from_safetensors(checkpoint.files["optimizer.safetensors"]))
+        if checkpoint.info.get("config") != digest(run.config):
+            raise RunError(
+                f"{run.folder}: its checkpoint of step {checkpoint.step} was saved under another configuration; "
+                "put the right one back, or start a run of another name"
+            )
+        try:
+            self.model.load_state_dict(from_safetensors(checkpoint.files["model.safetensors"]))
+            self.average.load_state_dict(from_safetensors(checkpoint.files[AVERAGE]))
+            self._set_moments(from_safetensors(checkpoint.files["optimizer.safetensors"]))
+        except (SafetensorError, LookupError, ValueError, RuntimeError) as error:  # intact, yet not from here
+            raise RunError(
+                f"{run.folder}: its checkpoint of step {checkpoint.step} does not fit the model "
+                f"({str(error)[:200]}); put the right one back, or start a run of another name"
+            ) from error
         self.step = checkpoint.step
 
     def _moments(self) -> dict[str, Tensor]:
@@ -62,6 +97,11 @@ class Trainee:
             index, _, name = key.partition(".")
             state.setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+@cache
+def _commit() -> object:
+    return environment()["commit"]
 
 
 def _tensors(named: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ The loop writes only to its run directory; trackers and progress look on from ou
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -18,15 +17,20 @@ from torch.nn import functional
 
 from hark.augmentation import generator
 from hark.batching import Batch, Batches, Variation
-from hark.dataset import Dataset, Task, clip_scores
-from hark.errors import ConfigError, DeviceError
+from hark.dataset import Dataset, Task
+from hark.devices import ANY_MACHINE, Machine, choose_device
+from hark.errors import ConfigError
 from hark.interruption import Interruption
-from hark.metrics import one_minus_auc
+from hark.loading import Loader
+from hark.memory import Gradients
 from hark.models.crnn import Trace
 from hark.models.spotter import Spotter, estimate_normalization
+from hark.notices import say
 from hark.progress import Progress
 from hark.runs import Run
+from hark.saving import Saver
 from hark.trainee import Trainee
+from hark.validation import Validation
 
 NORMALIZATION_CLIPS = 2000
 
@@ -129,7 +133,7 @@ def train(
     *,
     run: Run,
     objective: Objective = cross_entropy,
-    device: str = "auto",
+    machine: Machine = ANY_MACHINE,
 ) -> Spotter:
     """Train `model` on the task's training part.
 
@@ -139,9 +143,12 @@ def train(
     Raises:
         NoValidCheckpoint: the run has checkpoints, but none is intact.
         DeviceError: the device asked for is not there.
+        DataStalled: no batch came for a long time.
+        OutOfMemory: a single clip at a time does not fit.
+        UnsavedWork: the disk is full, and training at its end.
         Interrupted: SIGINT or SIGTERM came; the step was finished and saved first.
     """
-    fabric = Fabric(accelerator=choose_device(device), devices=1, precision=config.precision)
+    fabric = Fabric(accelerator=choose_device(machine.device), devices=1, precision=config.precision)
     if config.normalization == "training":
         normalize(model, task.training, seed=config.seed)
     trainee = Trainee(model, make_optimizer(model, config), averaging=config.averaging)
@@ -152,33 +159,37 @@ def train(
 
     data = Batches(task, config.variation, model.config.features, config.batch_size, config.seed)
     total = config.epochs * data.per_epoch
-    validate_every = max(1, total // config.validations)
-    saved_at = time.monotonic()
     shown = Progress(
         run, total=total, done=trainee.step, clips_per_step=config.batch_size, device=str(fabric.device)
     )
-    with shown as progress, Interruption() as interruption:
+    with (
+        shown as progress,
+        Loader(data, machine, run=run, warn=progress.warn) as loader,
+        Interruption() as interruption,
+    ):
+        gradients = Gradients(fabric, lesson, trainee, progress)
+        saver = Saver(trainee, progress, every_s=config.save_every_s, steps_per_epoch=data.per_epoch)
+        validation = Validation(trainee, task.validation, progress, interruption, times=config.validations)
+        if machine.device == "auto" and fabric.device.type == "cpu":
+            say(f"{progress.name}: there is no GPU; after the first steps it is told how long the CPU will take")
         if not task.noises:
             progress.warn("the corpus has no background recordings: none is mixed in")
-        for batch in data.stream(trainee.step, total):
+        saver.step_done(score=validation.after_step())
+        for batch in loader.stream(trainee.step, total, given_up=lambda: interruption.wanted):
             set_pace(optimizer, learning_rate(config, trainee.step, total), config.seed, trainee.step)
             lesson.train()
-            loss = lesson(batch.to(fabric.device))
-            optimizer.zero_grad()
-            fabric.backward(loss)
+            loss = gradients.compute(batch)
             fabric.clip_gradients(lesson, optimizer, max_norm=config.clip_norm)
             optimizer.step()
             trainee.advance()
 
             progress.advance(trainee.step, loss=loss.item(), learning_rate=optimizer.param_groups[0]["lr"])
-            if trainee.step % validate_every == 0 or trainee.step == total:
-                progress.validated(trainee.step, validate(trainee.average, task.validation))
-            due = time.monotonic() - saved_at >= config.save_every_s
-            if due or interruption.wanted or trainee.step == total:
-                trainee.save(run)
-                saved_at = time.monotonic()
-            if interruption.wanted and trainee.step < total:
-                interruption.stop(done=f"{run.folder} is saved at step {trainee.step} of {total}")
+            saver.step_done(score=validation.after_step(), wanted=interruption.take_wish_to_save())
+            if interruption.wanted:
+                break
+        saver.finish()
+        if interruption.wanted:
+            interruption.stop(done=f"{run.folder} is saved at step {trainee.step} of {total}")
     return trainee.average.cpu().eval()
 
 
@@ -225,33 +236,3 @@ def normalize(model: Spotter, data: Dataset, *, seed: int) -> None:
     count = min(NORMALIZATION_CLIPS, len(data))
     rows = generator(seed, 0, 1 << 44).choice(len(data), count, replace=False)
     estimate_normalization(model, data.waveforms(sorted(rows.tolist())))
-
-
-def validate(model: Spotter, data: Dataset) -> dict[str, float]:
-    """What is watched on the validation part."""
-    scores = clip_scores(model, data)
-    margins = torch.from_numpy(scores) * torch.from_numpy(data.targets * 2.0 - 1.0)
-    return {
-        "one_minus_auc": one_minus_auc(scores, data.targets),
-        "loss": float(functional.softplus(-margins).mean()),
-    }
-
-
-def choose_device(wish: str) -> str:
-    """The accelerator for a wish: "auto" takes a GPU where there is one, else the CPU.
-
-    Raises:
-        DeviceError: a GPU was asked for and there is none.
-    """
-    gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
-    match wish:
-        case "auto":
-            return gpu or "cpu"
-        case "cpu":
-            return "cpu"
-        case "cuda" | "mps" if wish == gpu:
-            return wish
-        case "cuda" | "mps":
-            raise DeviceError(f"--device {wish}: found only {gpu or 'the CPU'}; use --device auto or cpu")
-        case _:
-            raise ConfigError(f"--device {wish}: expected auto, cpu, cuda or mps")

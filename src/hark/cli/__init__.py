@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from hark import __version__
 from hark.errors import HarkError
+from hark.interruption import TERMINATED, leaving_on_sigterm
+from hark.notices import say
 
 # Command → (where it lives, one line for the list). The list must not load torch.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -34,13 +36,24 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check-stream": ("hark.cli.judging:check_stream", "Prove that streaming gives the offline output."),
     "detect": ("hark.cli.judging:detect", "Find the keyword in recordings of any length."),
     "report": ("hark.cli.report:report", "One page of tables and figures from runs."),
-    "runs": ("hark.cli.runs:runs", "List runs and their state."),
+    "runs": ("hark.cli.runs:runs", "List runs and how they stand."),
+    "attach": ("hark.cli.runs:attach", "Watch a run from another terminal."),
+    "detach": ("hark.cli.resuming:detach", "Start a command that outlives terminal and notebook."),
+    "resume": ("hark.cli.resuming:resume", "Go on with the command that made a run."),
+    "supervise": ("hark.cli.supervise:supervise", "Start a command again whenever it has died."),
+    "doctor": ("hark.cli.doctor:doctor", "What of this machine could spoil a night of training."),
     "track": ("hark.cli.track:track", "Mirror runs to W&B or TensorBoard."),
 }
 
 
 class LazyGroup(click.Group):
     """A group that imports a command's module only when that command is called."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Remember the call, so that a run can tell which command made it."""
+        return super().make_context(info_name, args, parent, obj=tuple(args), **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order of the road."""
@@ -68,21 +81,28 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit; an error of ours is one line on stderr."""
+    # We draw into files. What a notebook draws with, and tells us here, may not exist where hark is installed.
+    os.environ["MPLBACKEND"] = "agg"
     try:
-        cli.main(prog_name="hark", standalone_mode=False)
+        with leaving_on_sigterm():
+            cli.main(prog_name="hark", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except HarkError as error:
-        print(f"hark: {error}", file=sys.stderr)  # noqa: T201
+        say(f"hark: {error}")
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
-        print(f'hark: {error.name} is not installed; pip install "hark-kws[train]"', file=sys.stderr)  # noqa: T201
+        say(f'hark: {error.name} is not installed; pip install "hark-kws[train]"')
         sys.exit(1)
+    except SystemExit as leaving:
+        if leaving.code == TERMINATED:
+            say("hark: terminated")
+        raise
     except (click.Abort, KeyboardInterrupt):
-        print("hark: interrupted", file=sys.stderr)  # noqa: T201
+        say("hark: interrupted")
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has stopped: point stdout elsewhere, so that closing it cannot fail again.
@@ -90,6 +110,6 @@ def main() -> NoReturn:
         sys.exit(0)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"hark: {place}{error.strerror or error}; expected a usable path", file=sys.stderr)  # noqa: T201
+        say(f"hark: {place}{error.strerror or error}; expected a usable path")
         sys.exit(1)
     sys.exit(0)

@@ -44,7 +44,7 @@ def check(source: Path, max_bad_share: float, as_json: bool) -> None:
     \b
     Example:
       $ hark data check speech_commands
-      speech_commands/bed/0a.wav: truncated, the header promises 32036 bytes, the file holds 20036
+      speech_commands/bed/0a.wav: truncated, the header promises 32000 bytes of sound, the file holds 20000
       1 × truncated
       64720 clips are good, 1 bad (0.0%)
     """

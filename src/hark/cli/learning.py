@@ -9,7 +9,18 @@ from typing import Any
 
 import click
 
-from hark.cli.options import DEVICE, FOLD, PATH, SET, TRACK, corpus_options, source
+from hark.cli.options import (
+    FOLD,
+    PATH,
+    SET,
+    TRACK,
+    corpus_options,
+    machine,
+    machine_options,
+    require_device,
+    source,
+    this_command,
+)
 from hark.errors import UsageError
 
 NETWORKS = click.Choice(["base", "stage-1", "stage-2"])
@@ -23,33 +34,47 @@ TEACHERS = click.option("--teacher", "teachers", type=PATH, multiple=True, help=
 @corpus_options
 @FOLD
 @click.option("--network", type=NETWORKS, help="Train this one, without a recipe.")
+@click.option("--weights-only-from", type=PATH, help="Begin with the weights of a run, checkpoint or model.")
 @click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Where the run or runs go.")
-@DEVICE
+@machine_options
 @TRACK
 @SET
-def train(recipe: str | None, network: str | None, out: Path, overrides: tuple[str, ...], **task: Any) -> None:
+def train(
+    recipe: str | None,
+    network: str | None,
+    weights_only_from: Path | None,
+    out: Path,
+    overrides: tuple[str, ...],
+    **task: Any,
+) -> None:
     """Train one network, or run every stage of RECIPE (a TOML file, or a name such as reproduce).
 
-    The same command again goes on where it stopped.
+    The same command again goes on where it stopped. With --weights-only-from, a new run begins where
+    another has come to, of the same or another keyword; a run that is not finished gives its best checkpoint.
 
     \b
     Example:
       $ hark train --data speech_commands --keyword happy --network stage-2 --out runs/happy
       $ hark train my-recipe.toml --data speech_commands --keyword happy --set training.epochs=20
+      $ hark train --data mine --keyword sofa --network stage-2 --weights-only-from runs/happy --out runs/sofa
     """
-    from hark.recipes import load_recipe
-    from hark.reproduction import Plan, run_fold
-
     if (recipe is None) == (network is None):
         raise UsageError("expected either a RECIPE or --network base|stage-1|stage-2")
     if network is not None:
-        _single({"kind": "train", "network": network}, out, overrides, **task)
+        begin = {"weights_from": str(weights_only_from.resolve())} if weights_only_from else {}
+        _single({"kind": "train", "network": network, **begin}, out, overrides, **task)
         return
     assert recipe is not None
-    work = {key: task.pop(key) for key in ("device", "trackers")}
-    fold = task.pop("fold")
+    if weights_only_from is not None:
+        raise UsageError("--weights-only-from goes with --network; in a RECIPE a stage has the key weights_from")
+    require_device(task)
+    from hark.recipes import load_recipe
+    from hark.reproduction import Plan, run_fold
+
+    fold, trackers = task.pop("fold"), task.pop("trackers")
     loaded = load_recipe(recipe, overrides=overrides)
-    plan = Plan(recipe=loaded, source=source(task, cache=out), out=out, **work)
+    work = {**machine(task), "trackers": trackers}
+    plan = Plan(recipe=loaded, source=source(task, cache=out), out=out, command=this_command(), **work)
     run_fold(plan, fold)
     click.echo(f"{plan.fold_folder(fold)}: {len(loaded.stages)} stages done")
 
@@ -60,7 +85,7 @@ def train(recipe: str | None, network: str | None, out: Path, overrides: tuple[s
 @NETWORK
 @TEACHERS
 @OUT
-@DEVICE
+@machine_options
 @TRACK
 @SET
 def distill(network: str, teachers: tuple[Path, ...], out: Path, overrides: tuple[str, ...], **task: Any) -> None:
@@ -80,7 +105,7 @@ def distill(network: str, teachers: tuple[Path, ...], out: Path, overrides: tupl
 @FOLD
 @TEACHERS
 @OUT
-@DEVICE
+@machine_options
 @TRACK
 @SET
 def prune(model: Path, teachers: tuple[Path, ...], out: Path, overrides: tuple[str, ...], **task: Any) -> None:
@@ -97,20 +122,20 @@ def prune(model: Path, teachers: tuple[Path, ...], out: Path, overrides: tuple[s
 
 def _single(table: dict[str, Any], out: Path, overrides: tuple[str, ...], **task: Any) -> None:
     """Run one stage as the run `out`, with all that a recipe's stage gets."""
+    require_device(task)
     from hark.dataset import load_task
     from hark.recipes import override, parse_recipe
     from hark.stages import Bench, run_recipe
-    from hark.training import choose_device
 
-    device, trackers, fold = (task.pop(key) for key in ("device", "trackers", "fold"))
-    choose_device(device)  # before anything is decoded, and before there is a run
+    trackers, fold = (task.pop(key) for key in ("trackers", "fold"))
     folder = out.resolve()
     values: dict[str, Any] = {"setting": folder.name, **table}
     for change in overrides:
         override(values, change)
     recipe = parse_recipe({"stages": {folder.name: values}}, name=folder.name)
+    work = {**machine(task), "trackers": trackers, "command": this_command()}
     loaded = load_task(source(task, cache=folder.parent), fold=fold)
-    (run,) = run_recipe(recipe, Bench(loaded, folder.parent, device, trackers))
+    (run,) = run_recipe(recipe, Bench(loaded, folder.parent, **work))
     area = run.read_json("evaluation.json")["one_minus_auc"]
     click.echo(f"{out}: 1-AUC {area:.5f} on fold {fold}'s test part")
 

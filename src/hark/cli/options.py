@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
+from hark.command import Command
 from hark.errors import ModelFileError
 from hark.inspection import MAX_BAD_SHARE
 from hark.runs import MODEL_FILE
@@ -26,8 +27,6 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON o
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key; may come again."
 )
-DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-
 TRACK = click.option(
     "--track", "trackers", type=click.Choice(sorted(BACKENDS)), multiple=True, help="Mirror to a tracker."
 )
@@ -49,6 +48,46 @@ def corpus_options(command: F) -> F:
     return command
 
 
+def machine_options(command: F) -> F:
+    """What a training runs on; `machine` makes values of them."""
+    for option in (
+        click.option("--workers", type=click.IntRange(0, 64), default=0, show_default=True,
+                     help="Processes that make batches, each with a copy of the clips; 0 is a thread."),
+        click.option("--wait-device", "wait_min", type=click.FloatRange(0), metavar="MINUTES", default=0,
+                     help="Wait this long for a GPU that is not there yet."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def require_device(options: dict[str, Any]) -> None:
+    """Ask for the device of `machine_options` before all else is loaded, unless it is to be waited for.
+
+    Raises:
+        DeviceError: it is not there.
+    """
+    from hark.devices import choose_device
+
+    if not options["wait_min"]:
+        choose_device(options["device"])
+
+
+def machine(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the values of `machine_options` out of a command's, when the device is there, waited for if need be.
+
+    Raises:
+        DeviceError: it is not there.
+    """
+    from hark.devices import choose_device, wait_for_device
+
+    device, wait_min, workers = (options.pop(name) for name in ("device", "wait_min", "workers"))
+    if wait_min:
+        wait_for_device(device, limit_s=60 * wait_min)
+        choose_device(device)
+    return {"device": device, "workers": workers}
+
+
 FOLD = click.option("--fold", type=click.IntRange(0), default=0, show_default=True, help="The fold that tests.")
 
 
@@ -57,6 +96,12 @@ def source(corpus: dict[str, Any], *, cache: Path) -> Source:
     from hark.dataset import Source
 
     return Source(cache=cache / "cache", **corpus)
+
+
+def this_command() -> Command | None:
+    """The call of hark that is being carried out; None where a command was called without hark around it."""
+    arguments = click.get_current_context().find_root().obj
+    return None if arguments is None else Command(arguments, Path.cwd())
 
 
 def model_file(path: Path) -> Path:

@@ -9,7 +9,17 @@ from typing import Any
 
 import click
 
-from hark.cli.options import DEVICE, PATH, SET, TRACK, corpus_options, source
+from hark.cli.options import (
+    PATH,
+    SET,
+    TRACK,
+    corpus_options,
+    machine,
+    machine_options,
+    require_device,
+    source,
+    this_command,
+)
 
 
 @click.command()
@@ -19,7 +29,7 @@ from hark.cli.options import DEVICE, PATH, SET, TRACK, corpus_options, source
               help="A TOML file or a name; may come again.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Folds at a time.")
 @click.option("--out", type=PATH, default=Path("runs"), show_default=True, help="Where the runs go.")
-@DEVICE
+@machine_options
 @TRACK
 @SET
 def reproduce(
@@ -39,14 +49,16 @@ def reproduce(
     Example:
       $ hark reproduce --data speech_commands --keyword happy --folds 5 --jobs 2
     """
+    require_device(corpus)
     from hark.recipes import load_recipe
     from hark.report import write_report
     from hark.reproduction import Plan
     from hark.reproduction import reproduce as run
 
-    work = {key: corpus.pop(key) for key in ("device", "trackers")}
+    loaded = [load_recipe(name, overrides=overrides) for name in recipes]
+    work = {"trackers": corpus.pop("trackers"), "command": this_command(), **machine(corpus)}
     data = source(corpus, cache=out)
-    plans = [Plan(recipe=load_recipe(name, overrides=overrides), source=data, out=out, **work) for name in recipes]
+    plans = [Plan(recipe=recipe, source=data, out=out, **work) for recipe in loaded]
     for plan in plans:
         run(plan, folds=only or range(data.folds), jobs=jobs)
     page = out / "report.html"
@@ -70,4 +82,4 @@ def demo(out: Path) -> None:
     """
     from hark.demo import run_demo
 
-    run_demo(out, say=click.echo)
+    run_demo(out, say=click.echo, command=this_command())

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from hark.configuration import shown
 from hark.errors import ConfigError, ModelFileError
 from hark.layers import Attention, Conv2d, Gru, Linear
 from hark.streaming import State, StreamingModule, substate
@@ -36,27 +38,45 @@ class CrnnConfig:
     classes: int = 2
 
     def __post_init__(self) -> None:
-        optional = [size for size in (self.attention_units, self.attention_window) if size is not None]
-        sizes = (self.n_mels, self.channels, *self.kernel, *self.stride, *self.hidden, *optional, self.classes)
         # Bounded above too, since a configuration may come from any file.
-        if not 1 <= min(sizes) <= max(sizes) <= LARGEST_SIZE or not 1 <= len(self.hidden) <= MOST_LAYERS:
-            raise ConfigError(
-                f"{self}: expected every size to be 1 to {LARGEST_SIZE:,}, and 1 to {MOST_LAYERS} GRU layers"
-            )
+        faults = [
+            f"{name} is {shown(value)}, expected 1 to {LARGEST_SIZE:,}"
+            for name, value in vars(self).items()
+            if name != "dropout" and value is not None and not _are_sizes(value)
+        ]
+        if not 1 <= len(self.hidden) <= MOST_LAYERS:
+            faults.append(f"{len(self.hidden)} layers are hidden, expected 1 to {MOST_LAYERS} GRU layers")
+        if not 0 <= self.dropout < 1:
+            faults.append(f"dropout is {self.dropout}, expected 0 up to, not including, 1")
+        if faults := faults or self._misfits():
+            raise ConfigError(f"network: {'; '.join(faults)}")
+
+    def _misfits(self) -> list[str]:
+        """What sizes that are right in themselves make impossible together."""
+        faults = []
         if self.window < 1:
-            raise ConfigError(
-                f"kernel {self.kernel}: a clip's {FRAMES_PER_CLIP} frames give no step; "
+            faults.append(
+                f"kernel is {self.kernel}: a clip's {FRAMES_PER_CLIP} frames give no step; "
                 "shorten it or set attention_window"
             )
         if self.kernel[0] > self.n_mels:
-            raise ConfigError(f"kernel {self.kernel}: expected at most {self.n_mels} bins (n_mels) high")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout {self.dropout}: expected 0 up to, not including, 1")
+            faults.append(f"kernel is {self.kernel}, expected at most {self.n_mels} bins (n_mels) high")
+        return faults
 
     @property
     def window(self) -> int:
         """Steps that attention looks back over: by default as many as a one-second clip has."""
         return self.attention_window or (FRAMES_PER_CLIP - self.kernel[1]) // self.stride[1] + 1
+
+    @property
+    def values_per_step(self) -> int:
+        """Numbers that one step holds at once: the convolution's, the widest GRU's gates, what attention sums."""
+        bins = (self.n_mels - self.kernel[0]) // self.stride[0] + 1
+        return self.channels * bins + 3 * max(self.hidden) + self.window * self.hidden[-1]
+
+
+def _are_sizes(value: int | tuple[int, ...]) -> bool:
+    return all(1 <= size <= LARGEST_SIZE for size in (value if isinstance(value, tuple) else (value,)))
 
 
 BASE = CrnnConfig()
@@ -131,8 +151,9 @@ def from_reference(weights: Mapping[str, Tensor]) -> Crnn:
             attention_units=weights["attention.energy.0.weight"].shape[0],
             classes=weights["classifier.weight"].shape[0],
         )
-        network = Crnn(config)
-        network.load_state_dict({our_name(name): tensor for name, tensor in weights.items()})
+        with torch.device("meta"):  # nothing of the size that one tensor claims is made before the others fit it
+            network = Crnn(config)
+        network.load_state_dict({our_name(name): tensor for name, tensor in weights.items()}, assign=True)
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
         reason = " ".join(str(error).split())
         raise ModelFileError(

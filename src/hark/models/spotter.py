@@ -13,6 +13,11 @@ from hark.layers import Affine
 from hark.models.crnn import Crnn, CrnnConfig
 from hark.streaming import Chain
 
+CLASSES = 2
+"""Everything else, and the keyword."""
+MOST_VALUES_PER_SECOND = 1 << 20
+"""4 MiB; the base network takes 0.05 of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpotterConfig:
@@ -28,6 +33,19 @@ class SpotterConfig:
                 f"a network for {self.network.n_mels} mel bands behind a front end of "
                 f"{self.features.n_mels}: set both n_mels to the same number"
             )
+        if self.network.classes != CLASSES:
+            raise ConfigError(f"a network of {self.network.classes} classes, expected {CLASSES}: else and keyword")
+        if not self.values_per_second <= MOST_VALUES_PER_SECOND:
+            raise ConfigError(
+                f"{self.values_per_second:,.0f} numbers for a second of sound, expected at most "
+                f"{MOST_VALUES_PER_SECOND:,}: take longer hops and strides, or a smaller attention_window"
+            )
+
+    @property
+    def values_per_second(self) -> float:
+        """Numbers that a second of sound becomes on its way: what a stream takes, and a file may claim."""
+        step_rate = self.features.frame_rate / self.network.stride[1]
+        return self.features.frame_rate * self.features.n_fft + step_rate * self.network.values_per_step
 
 
 class Spotter(Chain):

@@ -1,0 +1,301 @@
+"""Files that are called models and are meant to harm: F25 of the table of faults, one function for each."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import onnx
+import torch
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+
+from contract import small_spotter
+from hark.model_files import digest_of, to_bytes
+from hark.models.crnn import PUBLISHED, Crnn
+from hark.models.reference import ReferenceCrnn
+
+
+class Trap:
+    """Unpickled, it makes the canary."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        """What a careless reader would execute."""
+        return os.system, (f"touch {self.canary}",)
+
+
+class Place(NamedTuple):
+    """Where hostile files are made, and what they would make if they could."""
+
+    folder: Path
+    canary: Path
+
+    def file(self, name: str, content: bytes) -> Path:
+        """A file of some content."""
+        path = self.folder / name
+        path.write_bytes(content)
+        return path
+
+
+Hostile = Callable[[Place], Path]
+HOSTILE: dict[str, Hostile] = {}
+
+
+def hostile(make: Hostile) -> Hostile:
+    """Enter what makes a hostile file into `HOSTILE` under its name."""
+    HOSTILE[make.__name__] = make
+    return make
+
+
+def bare_pickle(canary: Path) -> bytes:
+    """`os.system("touch …")`, written by hand."""
+    return (
+        b"\x80\x02cos\nsystem\nX"
+        + len(told := f"touch {canary}".encode()).to_bytes(4, "little")
+        + told
+        + b"\x85R."
+    )
+
+
+def archive(content: Any) -> bytes:
+    """What `torch.save` writes."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@hostile
+def pickle_named_safetensors(at: Place) -> Path:
+    return at.file("pickle.safetensors", bare_pickle(at.canary))
+
+
+@hostile
+def pickle_named_pt(at: Place) -> Path:
+    return at.file("pickle.pt", bare_pickle(at.canary))
+
+
+@hostile
+def torch_archive_named_safetensors(at: Place) -> Path:
+    return at.file("archive.safetensors", archive({"network.conv.bias": Trap(at.canary)}))
+
+
+@hostile
+def torch_archive_named_pt(at: Place) -> Path:
+    return at.file("archive.pt", archive({"network.conv.bias": Trap(at.canary)}))
+
+
+@hostile
+def distributed_checkpoint(at: Place) -> Path:
+    """PyTorch's DCP: a folder whose `.metadata` is a pickle."""
+    folder = at.folder / "distributed"
+    folder.mkdir()
+    (folder / ".metadata").write_bytes(bare_pickle(at.canary))
+    (folder / "__0_0.distcp").write_bytes(archive(torch.zeros(3)))
+    return folder
+
+
+@hostile
+def metadata_of_a_distributed_checkpoint(at: Place) -> Path:
+    return at.file(".metadata", bare_pickle(at.canary))
+
+
+TARGET = "model:\n  _target_: os.system\n  command: touch {canary}\n"
+
+
+@hostile
+def nemo_archive(at: Place) -> Path:
+    """CVE-2025-23304: a configuration that names what is to be called."""
+    path = at.folder / "model.nemo"
+    with tarfile.open(path, "w") as tar:
+        for name, content in (
+            ("model_config.yaml", TARGET.format(canary=at.canary).encode()),
+            ("model_weights.ckpt", archive({"encoder.weight": Trap(at.canary)})),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@hostile
+def yaml_that_names_what_to_call(at: Place) -> Path:
+    return at.file("model.yaml", TARGET.format(canary=at.canary).encode())
+
+
+@hostile
+def yaml_of_aliases(at: Place) -> Path:
+    """A billion laughs: lists of nine references to lists of nine references."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    return at.file("aliases.yaml", "\n".join(lines).encode())
+
+
+@hostile
+def lightning_checkpoint(at: Place) -> Path:
+    """One that names its own instantiator, with the weights of another network."""
+    named = {"_instantiator": "os.system", "command": f"touch {at.canary}", "weight": 3}
+    content = {"state_dict": {"layer.weight": torch.zeros(3)}, "hyper_parameters": named}
+    return at.file("lightning.ckpt", archive({**content, "pytorch-lightning_version": "2.6.6"}))
+
+
+@hostile
+def lightning_checkpoint_with_a_trap(at: Place) -> Path:
+    return at.file("trap.ckpt", archive({"state_dict": {}, "callbacks": Trap(at.canary)}))
+
+
+def onnx_model(**tensor: Any) -> bytes:
+    """An ONNX model of one node of an unknown kind, and one tensor."""
+    held = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, **tensor)
+    node = onnx.helper.make_node("Execute", ["w"], ["y"], domain="evil")
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([node], "g", [], [output], initializer=[held])
+    return bytes(onnx.helper.make_model(graph).SerializeToString())
+
+
+def outside(location: str) -> dict[str, Any]:
+    """A tensor that lies in another file."""
+    entry = onnx.StringStringEntryProto(key="location", value=location)
+    return {"dims": [4], "data_location": onnx.TensorProto.EXTERNAL, "external_data": [entry]}
+
+
+@hostile
+def onnx_with_data_outside(at: Place) -> Path:
+    return at.file("outside.onnx", onnx_model(**outside("../../../../etc/passwd")))
+
+
+@hostile
+def onnx_with_data_behind_a_link(at: Place) -> Path:
+    (at.folder / "weights.bin").symlink_to("/etc/passwd")
+    return at.file("link.onnx", onnx_model(**outside("weights.bin")))
+
+
+@hostile
+def onnx_of_a_billion_elements(at: Place) -> Path:
+    return at.file("billion.onnx", onnx_model(dims=[10**9], raw_data=b"\0" * 4))
+
+
+@hostile
+def link_named_safetensors(at: Place) -> Path:
+    path = at.folder / "link.safetensors"
+    path.symlink_to("/etc/passwd")
+    return path
+
+
+@hostile
+def tflite_of_random_bytes(at: Place) -> Path:
+    return at.file("model.tflite", b"\x1c\0\0\0TFL3" + random.Random(0).randbytes(5000))
+
+
+@hostile
+def json_nested_a_million_times(at: Place) -> Path:
+    return at.file("nested.json", b'{"a":' * 10**6)
+
+
+def with_header(header: bytes | dict[str, Any], body: bytes = b"") -> bytes:
+    """A safetensors file with that header."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+def entry(shape: list[int], start: int, end: int) -> dict[str, Any]:
+    """What a safetensors header says of a tensor."""
+    return {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+
+
+@hostile
+def header_of_all_memory(at: Place) -> Path:
+    return at.file("length.safetensors", b"\xff" * 7 + b"\x7f{}")
+
+
+@hostile
+def header_of_a_million_tensors(at: Place) -> Path:
+    names = b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % n for n in range(200_000))
+    return at.file("names.safetensors", with_header(b"{" + names + b"}"))
+
+
+@hostile
+def header_nested_a_million_times(at: Place) -> Path:
+    return at.file("nested.safetensors", with_header(b'{"a":' * 100_000))
+
+
+@hostile
+def tensors_that_overlap(at: Place) -> Path:
+    header = {"a": entry([4], 0, 16), "b": entry([4], 8, 24)}
+    return at.file("overlap.safetensors", with_header(header, bytes(24)))
+
+
+@hostile
+def tensor_of_a_billion_elements(at: Place) -> Path:
+    return at.file("billion.safetensors", with_header({"a": entry([10**9], 0, 4 * 10**9)}, bytes(64)))
+
+
+@hostile
+def two_tensors_of_one_name(at: Place) -> Path:
+    one = json.dumps(entry([1], 0, 4)).encode()
+    return at.file("twice.safetensors", with_header(b'{"a":' + one + b',"a":' + one + b"}", bytes(4)))
+
+
+def disguised(**changes: Any) -> bytes:
+    """A model whose configuration asks for something else than its tensors are, under a digest that fits."""
+    file = to_bytes(small_spotter())
+    header = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])["__metadata__"]
+    config = json.loads(header["config"])
+    for path, value in changes.items():
+        part, _, name = path.partition("__")
+        config[part][name] = value
+    told = {"format": header["format"], "config": json.dumps(config)}
+    tensors = from_safetensors(file)
+    return to_safetensors(tensors, told | {"digest": digest_of(told, tensors)})
+
+
+@hostile
+def configuration_of_huge_layers(at: Place) -> Path:
+    return at.file("huge.safetensors", disguised(network__hidden=[4096] * 16))
+
+
+@hostile
+def configuration_of_an_endless_memory(at: Place) -> Path:
+    return at.file("memory.safetensors", disguised(network__attention_window=4096))
+
+
+@hostile
+def configuration_that_names_code(at: Place) -> Path:
+    return at.file("code.safetensors", disguised(network___target_="os.system"))
+
+
+@hostile
+def archive_of_a_billion_views(at: Place) -> Path:
+    return at.file("views.pth", archive({"conv.0.weight": torch.zeros(1).expand(10**9)}))
+
+
+@hostile
+def archive_that_unpacks_to_a_gibibyte(at: Place) -> Path:
+    """What says 2^18 numbers in `torch.save`'s archive says 2^28 here, and their zeros are deflated 1000:1."""
+    source = zipfile.ZipFile(io.BytesIO(archive({"conv.0.weight": torch.zeros(1 << 18)})))
+    path = at.folder / "deflated.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in source.namelist():
+            content = source.read(name).replace((1 << 18).to_bytes(4, "little"), (1 << 28).to_bytes(4, "little"))
+            with packed.open(name, "w") as file:
+                for _ in range(1024 if name.endswith("/data/0") else 1):
+                    file.write(content)
+    return path
+
+
+@hostile
+def weights_that_claim_a_huge_layer(at: Place) -> Path:
+    """16 rows of 4096 numbers, each of which would make a layer of 4096 units: 6 GiB."""
+    weights = ReferenceCrnn(Crnn(PUBLISHED["stage-2"])).state_dict()
+    for layer in range(16):
+        weights |= {f"gru.weight_hh_l{layer}": torch.zeros(1, 4096), f"gru.weight_ih_l{layer}": torch.zeros(1, 1)}
+    return at.file("claims.pth", archive(weights))
