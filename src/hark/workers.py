@@ -230,7 +230,7 @@ def _send(pipe: Connection, answer: Any) -> None:
     past_frames, *columns = answer.as_arrays()
     pipe.send(_Layout(past_frames, [(column.shape, column.dtype.str) for column in columns]))
     for column in columns:
-        rest = memoryview(np.ascontiguousarray(column)).cast("B")
+        rest = np.ascontiguousarray(column).data.cast("B")
         while rest:
             rest = rest[os.write(pipe.fileno(), rest) :]
 
@@ -246,7 +246,7 @@ def _receive(pipe: Connection) -> Any:
         return answer
     columns = [np.empty(shape, dtype) for shape, dtype in answer.columns]
     for column in columns:
-        rest = memoryview(column).cast("B")
+        rest = column.data.cast("B")
         while rest:
             taken = os.readv(pipe.fileno(), [rest])
             if not taken:
