@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from hark.errors import DiskFull, RunError
 from hark.events import EventLog
+from peak_memory import allocating_at_most
 
 
 @pytest.fixture
@@ -160,7 +161,13 @@ def test_time_goes_on_after_a_resume_where_it_stopped(log: EventLog) -> None:
     assert 1000.0 <= times[-1] < 1010.0
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "null", '{"kind": "train"}', '{"kind": "x", "step": "x"}', "\x00"])
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", "null", '{"kind": "train"}', '{"kind": "x", "step": "x"}', "\x00", '{"kind": 1, "step": 1}',
+     '{"kind": "x", "step": -1}', '{"kind": "x", "step": true}', '{"kind": "x", "step": 1.5}',
+     '{"kind": "x", "step": 1, "time_s": null}', '{"kind": "x", "step": 1, "time_s": "Infinity"}',
+     '{"kind": "x", "step": 1, "time_s": 1' + "0" * 400 + "}"],
+)  # fmt: skip
 def test_a_damaged_line_is_shown_and_not_passed_over(log: EventLog, line: str) -> None:
     log.path.write_text(line + "\n")
     log.append("train", step=1)
@@ -190,3 +197,29 @@ def test_a_reader_can_take_a_long_log_in_pieces(log: EventLog) -> None:
         read += [event["step"] for event in events]
         assert len(events) < 20
     assert read == list(range(100))
+
+
+def test_a_line_that_nobody_can_have_meant_takes_no_memory_and_hides_no_other(log: EventLog) -> None:
+    with log.path.open("wb") as file:
+        file.truncate(64 << 20)
+        file.seek(0, 2)
+        file.write(b"\n")
+    with allocating_at_most(16 << 20):
+        log.append("train", step=1)
+        damaged, event = log.counting()
+    assert damaged["kind"] == "damaged"
+    assert len(damaged["text"]) <= 1000
+    assert event["step"] == 1
+    size = log.path.stat().st_size
+    with log.path.open("ab") as file:
+        file.truncate(size + (64 << 20))
+    with allocating_at_most(16 << 20):
+        log.mend()
+    assert log.path.stat().st_size == size
+
+
+def test_a_log_of_many_resumes_is_read_in_one_pass(log: EventLog) -> None:
+    """Each went through all events before it: 100,000 of them took minutes."""
+    lines = (f'{{"kind": "resumed", "step": {step}}}\n' for step in range(100_000))
+    log.path.write_text("".join(lines))
+    assert len(log.counting()) == 100_000

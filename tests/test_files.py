@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from hark import files
 from hark.errors import DiskFull, RunError
+from peak_memory import allocating_at_most
 
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
@@ -51,6 +53,41 @@ def test_numpy_values_and_paths_become_plain_json() -> None:
 def test_json_nested_a_million_deep_is_refused_like_any_other_bad_json() -> None:
     with pytest.raises(ValueError):
         files.from_json("[" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [('"\\ud800"', "surrogates not allowed"), ('{"\\udfff": 1}', "surrogates not allowed"),
+     ('{"a": 1, "b": {"c": 1, "c": 2}}', "a key comes twice")],
+)  # fmt: skip
+def test_json_that_means_nothing_for_certain_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        files.from_json(text)
+
+
+def test_a_small_file_is_read_up_to_its_largest_size(tmp_path: Path) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(b"abc")
+    assert files.read_small(path, largest_bytes=3) == b"abc"
+    with pytest.raises(ValueError, match="more than 2 bytes"):
+        files.read_small(path, largest_bytes=2)
+
+
+def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge"
+    with path.open("wb") as file:
+        file.truncate(2 << 30)
+    with allocating_at_most(16 << 20), pytest.raises(ValueError, match="more than 4,194,304 bytes"):
+        files.read_small(path)
+
+
+def test_what_is_no_file_cannot_block_who_reads_a_small_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ValueError, match="not a regular file"):
+            files.read_small(path)
+    with pytest.raises(FileNotFoundError):
+        files.read_small(tmp_path / "none")
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:

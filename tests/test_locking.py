@@ -62,3 +62,20 @@ def test_a_holder_that_has_not_said_who_it_is_is_another_process(lock: Path, con
 def test_a_lock_in_a_folder_that_is_not_there_is_an_error_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"none/lock: No such file"), held(tmp_path / "none" / "lock"):
         pass
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"pid": 1}',
+        b'{"pid": 1, "host": "\\u001b[2J"}',
+        b'{"pid": 1, "host": "' + b"x" * 2000 + b'"}',
+    ],
+)
+def test_a_holder_that_says_nonsense_is_another_process(lock: Path, content: bytes) -> None:
+    lock.write_bytes(content)
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert str(holder_of(lock)) == "another process"

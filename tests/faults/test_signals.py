@@ -112,6 +112,7 @@ def test_a_training_that_is_asked_to_stop_saves_and_goes_on_to_the_same_end(
     )
     assert run.status.state == "interrupted"
     assert saved == int((tmp_path / "at").read_text()), "the step in hand was finished and saved"
+    assert saved < STEPS, "and none was begun after it"
     assert parent([*command, "--out", tmp_path / "runs"], tmp_path / "again.log").wait(60) == 0
     equal = hash_of(run) == undisturbed[0]
     record_property(
