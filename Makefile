@@ -12,6 +12,7 @@ FOLDS   ?= 5
 
 BIN       := .venv/bin
 INSTALLED := .venv/installed
+ENGINE    := src/hark/_engine.abi3.so
 PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -24,16 +25,16 @@ help: ## what there is to make
 demo: $(INSTALLED) ## a spotter from nothing, in minutes: speech made, networks trained, shrunk, proved, reported
 	$(BIN)/hark demo
 
-test: $(INSTALLED) ## all tests but the slow ones
+test: $(INSTALLED) $(ENGINE) ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow and not chaos" -n $(JOBS)
 
-check: $(INSTALLED) ## style, types, order of imports, documents
+check: $(INSTALLED) $(ENGINE) ## style, types, order of imports, documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py tests/test_docs.py
 
-bench: $(INSTALLED) ## the slow tests, then every script in benchmarks/
+bench: $(INSTALLED) $(ENGINE) ## the slow tests, then every script in benchmarks/
 	$(BIN)/python -m pytest -m slow || test $$? -eq 5 # 5: there is none
 	set -e; for script in benchmarks/bench_*.py; do $(BIN)/python "$$script"; done
 
@@ -52,3 +53,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PIP) torch==2.13.0
 	$(PIP) --editable ".[dev]"
 	@touch $@
+
+$(ENGINE): setup.py $(wildcard src/hark/engine/*.[ch]) | $(INSTALLED)
+	$(BIN)/python setup.py --quiet build_ext --inplace

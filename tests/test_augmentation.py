@@ -304,9 +304,14 @@ def test_probability_zero_leaves_the_clip_alone() -> None:
     ("setting", "message"),
     [
         ({"noise_probability": 1.5}, "noise_probability is 1.5, expected 0 to 1"),
-        ({"snr_db": (30, 0)}, r"snr_db is \(30, 0\), expected \(lowest, highest\)"),
-        ({"speed_factor": (0, 1)}, r"speed_factor is \(0, 1\), expected \(lowest, highest\) above 0"),
-        ({"gaussian_std": math.nan}, "gaussian_std is nan, expected 0 or more"),
+        ({"snr_db": (30, 0)}, r"snr_db is \(30, 0\), expected \(lowest, highest\) within -200 to 200"),
+        ({"speed_factor": (0, 1)}, r"speed_factor is \(0, 1\), expected \(lowest, highest\) within 0.1 to 10"),
+        ({"gaussian_std": math.nan}, "gaussian_std is nan, expected 0 to 10"),
+        # These ended a training with an error of arithmetic, or with a loss that was no number.
+        ({"drive_db": (0.0, 1e308)}, r"drive_db is .*, expected \(lowest, highest\) within -200 to 200"),
+        ({"rt60_s": (1e308, 1e308)}, r"rt60_s is .*, expected \(lowest, highest\) within 0.001 to 10"),
+        ({"gaussian_std": 1e308}, "gaussian_std is 1e\\+308, expected 0 to 10"),
+        ({"sample_rate": 0}, "sample_rate is 0, expected 1,000 to 768,000"),
         ({"shift_samples": -1, "gain_probability": 2}, "shift_samples is -1.*; gain_probability is 2"),
     ],
 )

@@ -16,8 +16,10 @@ from torch import Tensor
 from hark import audio
 from hark.corpus import BACKGROUND_FOLDER, Clip, scan, write_manifest
 from hark.dataset import Source, Task, clip_scores, load_task
-from hark.errors import CorpusError, TooManyBadClips, UsageError
+from hark.errors import CorpusError, ModelError, TooManyBadClips, UsageError
 from hark.layers import Affine
+from hark.models.crnn import CrnnConfig
+from hark.models.spotter import Spotter, SpotterConfig
 from hark.splits import Parts, SplitRule, find_leaks, official_part
 
 SPEAKERS = tuple(f"{number:08x}" for number in range(40))
@@ -219,3 +221,9 @@ def test_a_clip_score_is_that_of_its_last_step_whatever_the_batches(tiny_task: T
     scores = clip_scores(Peak(), tiny_task.testing, batch_size=batch_size)
     assert scores.dtype == np.float64
     np.testing.assert_array_equal(scores, tiny_task.testing.pcm[:, -1] / 32_768)
+
+
+def test_a_model_that_says_nothing_within_a_clip_is_refused(tiny_task: Task) -> None:
+    network = CrnnConfig(kernel=(5, 200), attention_window=3)
+    with pytest.raises(ModelError, match="nothing before the end of a clip; choose one that needs less sound"):
+        clip_scores(Spotter(SpotterConfig(keyword="beep", network=network)), tiny_task.testing)

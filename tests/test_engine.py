@@ -216,6 +216,23 @@ def test_functions_of_many_values_have_the_bits_of_the_reference(
 
 @variants
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_a_wide_gru_has_the_right_bits_for_thousands_of_steps(variant: str, arithmetic: Arithmetic) -> None:
+    """Its states come out one by one, and so often that the rare ties of rounding are among them."""
+    rng = np.random.default_rng(7)
+    make, config, units = Maker(arithmetic, rng), LogMelConfig(n_fft=8, hop_length=2, n_mels=2), 70
+    bias = rng.normal(0, 0.5, 4 * units) if arithmetic == "float32" else rng.integers(-2_000, 2_000, 4 * units)
+    gates = [make.matrix(3 * units, inputs, bias=False) for inputs in (2, units)]
+    gru = Gru(gates[0], gates[1], bias.astype(np.float32 if arithmetic == "float32" else np.int16))
+    labels = tuple(str(unit) for unit in range(units))
+    layers = (make.affine(Frame(1, 2)), gru, Linear(identity(arithmetic, units)))
+    model = PackedModel(arithmetic=arithmetic, front_end=config, layers=layers, labels=labels)
+    sound = some_sound(6_000, seed=1)
+    ours = opened(model, variant).stream().step_logits(sound)
+    assert np.array_equal(ours, reference_logits(model, sound))
+
+
+@variants
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
 @pytest.mark.parametrize("config", COMMON, ids=lambda config: f"{config.n_fft}")
 def test_common_front_ends_feed_every_layer(variant: str, arithmetic: str, config: LogMelConfig) -> None:
     model = random_model(arithmetic, ["convolution", "gru", "gru", "attention"], seed=3, front_end=config)  # type: ignore[arg-type]

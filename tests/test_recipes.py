@@ -172,6 +172,10 @@ def test_an_unknown_key_of_a_network_is_named() -> None:
     assert "unknown key stages.base.network.chanels, did you mean stages.base.network.channels?" in fault(values)
 
 
+def test_a_fault_at_the_top_is_told_once_however_many_stages_use_it() -> None:
+    assert fault(chain(training__epochs="7")) == "training.epochs is '7', expected a whole number"
+
+
 def test_a_fault_at_the_top_is_told_even_if_no_stage_uses_it() -> None:
     values = {"training": {"epohcs": 3}, "stages": {"a": {"kind": "quantize", "model": "/run"}}}
     assert fault(values) == "unknown key training.epohcs, did you mean training.epochs?"

@@ -10,7 +10,14 @@ from contract import check_streaming_contract, chunkings, seeded, small_spotter,
 from hark.errors import ConfigError
 from hark.features import LogMelConfig
 from hark.models.crnn import BASE, PUBLISHED, STAGE_2, Crnn, CrnnConfig
-from hark.models.spotter import Spotter, SpotterConfig, estimate_normalization, keyword_score, with_network
+from hark.models.spotter import (
+    MOST_VALUES_PER_SECOND,
+    Spotter,
+    SpotterConfig,
+    estimate_normalization,
+    keyword_score,
+    with_network,
+)
 
 
 def second(*, seed: int = 0) -> Tensor:
@@ -96,3 +103,30 @@ def test_a_network_for_other_bands_than_the_front_end_has_is_refused() -> None:
 def test_a_spotter_is_a_chain_of_three() -> None:
     model = Spotter(SpotterConfig(keyword="happy"))
     assert [name for name, _ in model.layers()] == ["features", "normalize", "network"]
+
+
+@pytest.mark.parametrize(
+    ("features", "network"),
+    [
+        (LogMelConfig(n_fft=4096, hop_length=1), CrnnConfig()),
+        (LogMelConfig(), CrnnConfig(channels=4096, stride=(1, 1))),
+        (LogMelConfig(), CrnnConfig(stride=(2, 1), attention_window=4096)),
+        (LogMelConfig(sample_rate=384_000, hop_length=4), CrnnConfig()),
+    ],
+)
+def test_settings_that_make_too_much_of_a_second_of_sound_are_refused(
+    features: LogMelConfig, network: CrnnConfig
+) -> None:
+    """They would cost a file nothing, and whoever opens it gigabytes."""
+    with pytest.raises(ConfigError, match=r"numbers for a second of sound, expected at most 1,048,576"):
+        SpotterConfig(keyword="x", features=features, network=network)
+
+
+def test_the_published_networks_take_a_twentieth_of_what_they_may() -> None:
+    for network in PUBLISHED.values():
+        assert SpotterConfig(keyword="x", network=network).values_per_second < 0.06 * MOST_VALUES_PER_SECOND
+
+
+def test_a_spotter_tells_a_keyword_from_all_else_and_nothing_more() -> None:
+    with pytest.raises(ConfigError, match="a network of 3 classes, expected 2"):
+        SpotterConfig(keyword="x", network=CrnnConfig(classes=3))

@@ -20,7 +20,7 @@ from torch import Tensor
 from hark import audio
 from hark.corpus import AUDIO_SUFFIXES, BACKGROUND_FOLDER, Clip, background_files, digest
 from hark.corpus import load as load_corpus
-from hark.errors import CorpusError, UsageError
+from hark.errors import CorpusError, ModelError, UsageError
 from hark.inspection import MAX_BAD_SHARE, Inspection
 from hark.layers import Affine
 from hark.models.spotter import keyword_score
@@ -188,11 +188,17 @@ class ClipJudge(Protocol):
 
 @torch.inference_mode()
 def clip_scores(model: ClipJudge, data: Dataset, *, batch_size: int = 256) -> npt.NDArray[np.float64]:
-    """The keyword's score at the end of each clip, from a fresh state: `(clips,)`."""
+    """The keyword's score at the end of each clip, from a fresh state: `(clips,)`.
+
+    Raises:
+        ModelError: clips end before the model's first output.
+    """
     model.eval()
     device = model.normalize.scale.device
-    scores = [
-        keyword_score(model(data.waveforms(slice(start, start + batch_size)).to(device))[..., -1])
-        for start in range(0, len(data), batch_size)
-    ]
+    scores = []
+    for start in range(0, len(data), batch_size):
+        logits = model(data.waveforms(slice(start, start + batch_size)).to(device))
+        if not logits.shape[-1]:
+            raise ModelError("the model gives nothing before the end of a clip; choose one that needs less sound")
+        scores.append(keyword_score(logits[..., -1]))
     return np.asarray(torch.cat(scores).cpu().numpy(), dtype=np.float64)

@@ -31,7 +31,6 @@ TESTED = {
     "torch": "2.13.0",
     "lightning-fabric": "2.6.6",
     "safetensors": "0.8.0",
-    "pydantic": "2.14.3",
 }
 INSTALL_TRAIN = 'pip install "hark-kws[train]"'
 

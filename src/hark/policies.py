@@ -97,13 +97,24 @@ class WaveAugmentation:
         return y
 
 
+# What each kind of field may be: beyond, there is no sound left, or numbers that no sample can hold.
+_SHARE, _LEVEL_DB = (0.0, 1.0), (-200.0, 200.0)
+_BOUNDS = {
+    "speed_factor": (0.1, 10.0),
+    "shift_samples": (0, 1 << 24),
+    "rt60_s": (0.001, 10.0),
+    "gaussian_std": (0.0, 10.0),
+    "sample_rate": (1_000, 768_000),
+}
+
+
 def _fault(name: str, value: float | Range) -> str | None:
     """What is wrong with a field of `WaveAugmentation`, or None."""
+    low, high = _SHARE if name.endswith("_probability") else _BOUNDS.get(name, _LEVEL_DB)
     if isinstance(value, (tuple, list)):
-        above = 0.0 if name in ("speed_factor", "rt60_s") else -math.inf
-        expected = "(lowest, highest)" + (" above 0" if above == 0 else "")
-        fits = len(value) == 2 and above < value[0] <= value[1] < math.inf
+        expected = f"(lowest, highest) within {low:,g} to {high:,g}"
+        fits = len(value) == 2 and low <= value[0] <= value[1] <= high
     else:
-        highest, expected = (1.0, "0 to 1") if name.endswith("_probability") else (math.inf, "0 or more")
-        fits = 0 <= value <= highest and math.isfinite(value)
+        expected = f"{low:,g} to {high:,g}"
+        fits = low <= value <= high
     return None if fits else f"{name} is {value}, expected {expected}"

@@ -1,4 +1,4 @@
-/* The affine: log-mels to a network's first values. With vectors, hark_prepare arranges scales and shifts as float32. */
+/* The affine: log-mels to a network's first values. With vectors, hark_prepare puts scales and shifts into arrays. */
 
 static float affine_scale(const hark_model *model, const hark_layer *layer, size_t band) {
   const hark_matrix *m = &layer->first;

@@ -1,11 +1,11 @@
 /* Attention over the last steps: what a stream keeps of each is the frame and its energy, which never changes. */
 
 typedef struct {
-  uint32_t *filled;  /* steps kept, up to the window */
-  uint32_t *next;    /* slot of the next */
-  void *energies;    /* (window) float32 or int32 */
-  void *frames;      /* (window, size) */
-  size_t size;       /* values of a frame */
+  uint32_t *filled; /* steps kept, up to the window */
+  uint32_t *next;   /* slot of the next */
+  void *energies;   /* (window) float32 or int32 */
+  void *frames;     /* (window, size) */
+  size_t size;      /* values of a frame */
 } attention_memory;
 
 static attention_memory attention_at(const hark_layer *layer, uint8_t *state) {
@@ -59,8 +59,8 @@ static void attend_f32(const hark_layer *layer, uint8_t *state, const float *fra
   }
 }
 
-static void attend_i16(const hark_layer *layer, uint8_t *state, const int16_t *frame, int32_t energy, int32_t *weights,
-                       int16_t *y) {
+static void attend_i16(const hark_layer *layer, uint8_t *state, const int16_t *frame, int32_t energy,
+                       int32_t *weights, int16_t *y) {
   attention_memory a = attention_at(layer, state);
   int32_t *energies = a.energies;
   int16_t *frames = a.frames;

@@ -44,10 +44,10 @@ INLINE void add_window_i16(const hark_layer *layer, const int32_t *window, const
 }
 
 /* A constant number of vectors keeps the sums in registers. */
-#define ADD_WINDOW(add_window)                                                                  \
-  if (vectors == 1) add_window(layer, window, 1, weights, acc);                                 \
-  else if (vectors == 2) add_window(layer, window, 2, weights, acc);                            \
-  else if (BLOCK_VECTORS > 2 && vectors == 3) add_window(layer, window, 3, weights, acc);       \
+#define ADD_WINDOW(add_window)                                                            \
+  if (vectors == 1) add_window(layer, window, 1, weights, acc);                           \
+  else if (vectors == 2) add_window(layer, window, 2, weights, acc);                      \
+  else if (BLOCK_VECTORS > 2 && vectors == 3) add_window(layer, window, 3, weights, acc); \
   else if (BLOCK_VECTORS > 2) add_window(layer, window, BLOCK_VECTORS, weights, acc);
 
 /* A block of a convolution's outputs: up to two channels and up to BLOCK_VECTORS vectors of bins. */
@@ -124,23 +124,21 @@ static void prepare_convolution(const hark_model *model, hark_layer *layer, piec
   hark_matrix *m = &layer->first;
   size_t taps = (size_t)layer->channels * layer->kernel_bins, channel_pairs = (layer->out_channels + 1u) / 2;
   size_t frame_pairs = (layer->kernel_frames + 1u) / 2;
-  size_t bytes = channel_pairs * (model->is_integer ? frame_pairs * taps * 4 * sizeof(int16_t) : m->inputs * 2 * sizeof(float));
+  size_t pair_numbers = model->is_integer ? frame_pairs * taps * 2 : m->inputs * 2u; /* of four bytes */
   uint32_t *place = piece(memory, taps * sizeof *place);
-  void *weights = piece(memory, bytes);
+  void *weights = zeros(memory, channel_pairs * pair_numbers);
   if (!weights) return;
   for (size_t tap = 0; tap < taps; tap++) {
     size_t channel = tap / layer->kernel_bins, k = tap % layer->kernel_bins;
     place[tap] = (uint32_t)((channel * layer->phases + k % layer->phases) * layer->phase_bins + k / layer->phases);
   }
-  memset(weights, 0, bytes);
   const uint8_t *row = m->weights;
   for (size_t c = 0; c < layer->out_channels; c++, row += model->is_integer ? row_bytes(m) : 4 * m->inputs) {
     for (size_t i = 0; i < m->inputs; i++) {
-      size_t frame = i / taps, tap = i % taps;
+      size_t frame = i / taps, pair = c / 2 * frame_pairs + frame / 2;
       if (model->is_integer)
-        ((int16_t *)weights)[(((c / 2 * frame_pairs + frame / 2) * taps + tap) * 2 + c % 2) * 2 + frame % 2] = (int16_t)weight_at(m, row, i);
-      else
-        ((float *)weights)[(c / 2 * m->inputs + i) * 2 + c % 2] = f32_at(row, i);
+        ((int16_t *)weights)[((pair * taps + i % taps) * 2 + c % 2) * 2 + frame % 2] = (int16_t)weight_at(m, row, i);
+      else ((float *)weights)[(c / 2 * m->inputs + i) * 2 + c % 2] = f32_at(row, i);
     }
   }
   m->weights = weights;

@@ -1,17 +1,25 @@
 /* The layers in float32, every sum in its one order. */
 
-/* The next states (units) from what the gates get from input and state (3 units each). */
-static void gru_cell_f32(size_t units, const float *from_x, const float *from_h, const float *state, float *y) {
+/* The next states y (units) from what the gates get from input and state (3 units each).
+ *
+ * Gate after gate, so that few operations wait for another; r leaves its product with the candidate's part in place
+ * of that part, and z waits in y. */
+static void gru_cell_f32(size_t units, const float *from_x, float *from_h, const float *state, float *y) {
+  float *recurrent = from_h + 2 * units;
   for (size_t i = 0; i < units; i += HARK_LANES) {
     f32_lanes reset = sigmoid_f32(load_f32(from_x + i) + load_f32(from_h + i));
-    f32_lanes update = sigmoid_f32(load_f32(from_x + units + i) + load_f32(from_h + units + i));
-    f32_lanes recurrent = reset * load_f32(from_h + 2 * units + i);
-    f32_lanes candidate = tanh_f32(load_f32(from_x + 2 * units + i) + recurrent);
-    store_f32(y + i, candidate + update * (load_f32(state + i) - candidate));
+    store_f32(recurrent + i, reset * load_f32(recurrent + i));
+  }
+  for (size_t i = 0; i < units; i += HARK_LANES)
+    store_f32(y + i, sigmoid_f32(load_f32(from_x + units + i) + load_f32(from_h + units + i)));
+  for (size_t i = 0; i < units; i += HARK_LANES) {
+    f32_lanes candidate = tanh_f32(load_f32(from_x + 2 * units + i) + load_f32(recurrent + i));
+    store_f32(y + i, candidate + load_f32(y + i) * (load_f32(state + i) - candidate));
   }
 }
 
-static void gru_f32(const hark_layer *layer, size_t streams, f32_rows x, f32_rows state, f32_rows sums[2], f32_rows y) {
+static void gru_f32(const hark_layer *layer, size_t streams, f32_rows x, f32_rows state, f32_rows sums[2],
+                    f32_rows y) {
   product_f32(&layer->first, streams, x, sums[0]);
   product_f32(&layer->second, streams, state, sums[1]);
   for (size_t s = 0; s < streams; s++) {

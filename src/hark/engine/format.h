@@ -6,11 +6,14 @@ enum { FLOAT32, INT8, INT4 };
 
 enum {
   LARGEST_FILE = 1 << 24,
-  LARGEST_PAST = 1 << 20,  /* values that a layer keeps of a stream */
-  LARGEST_POOL = 1 << 16,  /* values in one mean */
-  LARGEST_ROW = 65538,     /* sum of |w|: times 32,767 it is still below 2^31 */
-  MOST_FRAMES = 1 << 16,   /* before the first step */
+  LARGEST_PAST = 1 << 20, /* values that a layer keeps of a stream */
+  LARGEST_POOL = 1 << 16, /* values in one mean */
+  LARGEST_ROW = 65538,    /* sum of |w|: times 32,767 it is still below 2^31 */
+  MOST_FRAMES = 1 << 16,  /* before the first step */
 };
+
+/* Whether a layer keeps frames until a window of them is complete. */
+static int is_window(const hark_layer *layer) { return layer->kind == CONVOLUTION || layer->kind == MEAN_POOLING; }
 
 /* Weight `column` of an integer row that begins at `row`: half a byte is the high half of an int8. */
 static int weight_at(const hark_matrix *m, const uint8_t *row, size_t column) {
@@ -34,7 +37,8 @@ static void check_rows(reader *r, const hark_matrix *m) {
   }
 }
 
-static void take_matrix(reader *r, const hark_model *model, hark_matrix *m, uint32_t rows, uint32_t inputs, int has_bias) {
+static void take_matrix(reader *r, const hark_model *model, hark_matrix *m, uint32_t rows, uint32_t inputs,
+                        int has_bias) {
   expect(r, rows == 0 || inputs <= 2u * LARGEST_FILE / rows, HARK_MALFORMED); /* the products below fit 32 bits */
   m->rows = (uint16_t)rows;
   m->inputs = inputs;
@@ -79,8 +83,7 @@ static void take_window(reader *r, hark_layer *layer) {
   layer->stride_frames = take_size(r);
   expect(r, layer->kernel_bins <= layer->bins && layer->stride_frames <= layer->kernel_frames, HARK_MALFORMED);
   expect(r, (uint32_t)layer->kernel_frames * layer->channels * layer->bins <= LARGEST_PAST, HARK_MALFORMED);
-  if (r->error == HARK_OK)
-    layer->out_bins = (uint16_t)((layer->bins - layer->kernel_bins) / layer->stride_bins + 1);
+  if (r->error == HARK_OK) layer->out_bins = (uint16_t)((layer->bins - layer->kernel_bins) / layer->stride_bins + 1);
 }
 
 static void take_gru(reader *r, hark_model *model, hark_layer *layer, uint32_t inputs) {
@@ -155,8 +158,7 @@ static void take_layers(reader *r, hark_model *model) {
     take_layer(r, model, layer);
     channels = layer->out_channels;
     bins = layer->out_bins;
-    if (layer->kind == CONVOLUTION || layer->kind == MEAN_POOLING)
-      model->first_step_frames += (layer->kernel_frames - 1u) * model->step_frames;
+    if (is_window(layer)) model->first_step_frames += (layer->kernel_frames - 1u) * model->step_frames;
     expect(r, model->first_step_frames <= MOST_FRAMES, HARK_MALFORMED);
     model->step_frames *= layer->stride_frames;
     model->layer_count++;

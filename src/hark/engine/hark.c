@@ -49,15 +49,15 @@ typedef struct {
 static call_scratch scratch_pieces(const hark_model *model, pieces *p) {
   const hark_front_end *f = &model->front_end;
   call_scratch c;
-  pieces sound = *p, network = *p;
+  pieces queue = *p, network = *p;
   c.frames = piece(p, STREAMS_AT_ONCE * FRAMES_AT_ONCE * frame_pitch(f) * sizeof *c.frames);
   network.used = p->used;
   /* A frame alone lies where its bins were. */
-  if (FRAMES_AT_ONCE > 1) sound.used = p->used;
-  c.queue = frame_queue_pieces(f, &sound);
+  if (FRAMES_AT_ONCE > 1) queue.used = p->used;
+  c.queue = frame_queue_pieces(f, &queue);
   c.network = network_pieces(model, &network);
   c.logits = piece(&network, STREAMS_AT_ONCE * padded(model->classes) * sizeof *c.logits);
-  p->used = sound.used > network.used ? sound.used : network.used;
+  p->used = larger_size(queue.used, network.used);
   return c;
 }
 
@@ -115,34 +115,37 @@ HARK_API size_t hark_scratch_bytes(const hark_model *model) { return model->scra
 
 HARK_API void hark_reset(const hark_model *model, void *state) {
   memset(state, 0, model->state_bytes);
-  ((sound_state *)state)->filled = (uint32_t)(model->front_end.n_fft - model->front_end.hop_length);
+  sound_of(state)->filled = (uint32_t)(model->front_end.n_fft - model->front_end.hop_length);
 }
 
 /* Frames that come out of a window of `size` frames every `hop` when `count` go in. */
-static size_t windows_in(size_t count, size_t size, size_t hop) { return count < size ? 0 : (count - size) / hop + 1; }
+static size_t windows_in(size_t count, size_t size, size_t hop) {
+  return count < size ? 0 : (count - size) / hop + 1;
+}
 
 HARK_API size_t hark_steps(const hark_model *model, const void *state, size_t count) {
   const hark_front_end *f = &model->front_end;
-  count = windows_in(((const sound_state *)state)->filled + count, f->n_fft, f->hop_length);
+  count = windows_in(sound_of(state)->filled + count, f->n_fft, f->hop_length);
   for (int i = 0; i < model->layer_count; i++) {
     const hark_layer *layer = &model->layers[i];
-    if (layer->kind == CONVOLUTION || layer->kind == MEAN_POOLING)
-      count = windows_in(*frames_kept((const uint8_t *)state + layer->state) + count, layer->kernel_frames, layer->stride_frames);
+    if (!is_window(layer)) continue;
+    size_t kept = *frames_kept((const uint8_t *)state + layer->state);
+    count = windows_in(kept + count, layer->kernel_frames, layer->stride_frames);
   }
   return count;
 }
 
-HARK_API uint32_t hark_replaced_samples(const void *state) { return ((const sound_state *)state)->replaced; }
+HARK_API uint32_t hark_replaced_samples(const void *state) { return sound_of(state)->replaced; }
 
 /* Whether all streams have heard equally much, up to whole steps. */
 static int are_in_step(const hark_model *model, size_t streams, const uint8_t *states) {
   for (size_t s = 1; s < streams; s++) {
     const uint8_t *state = states + s * model->state_bytes;
-    if (((const sound_state *)(const void *)state)->filled != ((const sound_state *)(const void *)states)->filled) return 0;
+    if (sound_of(state)->filled != sound_of(states)->filled) return 0;
     for (int i = 0; i < model->layer_count; i++) {
       const hark_layer *layer = &model->layers[i];
-      int is_window = layer->kind == CONVOLUTION || layer->kind == MEAN_POOLING;
-      if (is_window && *frames_kept(state + layer->state) != *frames_kept(states + layer->state)) return 0;
+      if (!is_window(layer)) continue;
+      if (*frames_kept(state + layer->state) != *frames_kept(states + layer->state)) return 0;
     }
   }
   return 1;
@@ -168,20 +171,19 @@ static long step_group(const hark_model *model, call_scratch *c, size_t first, s
   size_t pitch = frame_pitch(f), stream_frames = FRAMES_AT_ONCE * pitch, done = 0, steps = 0;
   f32_rows logits = {c->logits, padded(model->classes)};
   while (done < sound.count) {
-    size_t filled = ((const sound_state *)(const void *)states)->filled, room = sound_capacity(f) - filled;
+    size_t filled = sound_of(states)->filled, room = sound_capacity(f) - filled;
     size_t count = sound.count - done < room ? sound.count - done : room;
     size_t frames = windows_in(filled + count, f->n_fft, f->hop_length);
     for (size_t s = 0; s < streams; s++)
-      hear(f, &c->queue, (sound_state *)(void *)(states + s * model->state_bytes), sound,
-           (first + s) * sound.count + done, count, c->frames + s * stream_frames);
+      hear(f, &c->queue, sound_of(states + s * model->state_bytes), sound, (first + s) * sound.count + done, count,
+           c->frames + s * stream_frames);
     flush_frames(f, &c->queue);
     for (size_t frame = 0; frame < frames; frame++) {
       f32_rows features = {c->frames + frame * pitch, stream_frames};
       int is_step = model->is_integer ? network_i16(model, &c->network, streams, states, features, logits)
                                       : network_f32(model, &c->network, streams, states, features, logits);
       if (!is_step) continue;
-      for (size_t s = 0; s < streams; s++)
-        put_step(model, c, to, first + s, steps, logits.values + s * logits.pitch);
+      for (size_t s = 0; s < streams; s++) put_step(model, c, to, first + s, steps, logits.values + s * logits.pitch);
       steps++;
     }
     done += count;

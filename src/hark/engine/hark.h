@@ -12,13 +12,21 @@
  *     hark_sound sound = {.int16 = samples, .count = 160};
  *     steps = hark_step(&model, state, scratch, sound, logits, posteriors);
  *
- * `scratch` (hark_scratch_bytes(&model)) lives for the call only: streams of one thread can share one. A model is never
- * written to after hark_prepare, so that threads can share it. */
+ * `scratch` (hark_scratch_bytes(&model)) lives for the call only: streams of one thread can share one. A model is
+ * never written to after hark_prepare, so that threads can share it.
+ *
+ * Switches, all for hark.c: HARK_LANES, numbers in a vector (1, 4, 8 or 16; by default what the target has);
+ * HARK_ROM_FRONT_END_ONLY, no front end but the one compiled in, and no float64; HARK_NO_ROM_FRONT_END, the opposite;
+ * HARK_STREAMS_AT_ONCE, 1 where there is one stream only; and for all that includes this file HARK_MOST_LAYERS. */
 #ifndef HARK_H
 #define HARK_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #ifndef HARK_API
 #define HARK_API extern
@@ -50,13 +58,13 @@ typedef struct {
   uint32_t sample_rate;
   uint16_t n_fft, hop_length, n_mels;
   uint8_t passes;
-  uint8_t radices[8];         /* of the FFT's passes */
-  const float *half_window;   /* (n_fft) half of a periodic Hann window; the FFT makes up for the half */
-  const uint16_t *place;      /* (n_fft / 2) where each pair of samples stands before the first pass */
-  const float *turns;         /* for each pass but the first: (length, radix - 1, {cos, sin}) */
-  const float *split;         /* (n_fft / 4, {cos, sin}) */
-  const uint16_t *corners;    /* (n_mels + 2) the first FFT bin that is not below each corner of the mel bands */
-  const float (*bands)[2];    /* (n_fft / 2) weights of a bin in the band that rises there and the one that falls */
+  uint8_t radices[8];       /* of the FFT's passes */
+  const float *half_window; /* (n_fft) half of a periodic Hann window; the FFT makes up for the half */
+  const uint16_t *place;    /* (n_fft / 2) where each pair of samples stands before the first pass */
+  const float *turns;       /* for each pass but the first: (length, radix - 1, {cos, sin}) */
+  const float *split;       /* (n_fft / 4, {cos, sin}) */
+  const uint16_t *corners;  /* (n_mels + 2) the first FFT bin that is not below each corner of the mel bands */
+  const float (*bands)[2];  /* (n_fft / 2) weights of a bin in the band that rises there and the one that falls */
 } hark_front_end;
 
 typedef struct {
@@ -65,8 +73,8 @@ typedef struct {
   const void *bias;        /* (rows - bias_row), or null */
   uint32_t inputs;
   uint16_t rows;
-  uint16_t bias_row;       /* the first row that has a bias: a GRU's second matrix has one for its last gate */
-  uint8_t form;            /* float32, int8 or int4 */
+  uint16_t bias_row; /* the first row that has a bias: a GRU's second matrix has one for its last gate */
+  uint8_t form;      /* float32, int8 or int4 */
   uint8_t shift, bias_shift;
 } hark_matrix;
 
@@ -78,12 +86,12 @@ typedef struct {
   uint16_t kernel_bins, kernel_frames; /* frames: of attention, its window */
   uint16_t stride_bins, stride_frames;
   uint16_t phases, phase_bins, row_values; /* how a window keeps a frame: window.h */
-  uint8_t kind, option;      /* option: of an activation, its function; of an affine, its exponent */
+  uint8_t kind, option;                    /* option: of an activation, its function; of an affine, its exponent */
 } hark_layer;
 
 typedef struct {
   const uint8_t *file;
-  const uint8_t *labels;     /* in the file: for each its length, then its bytes */
+  const uint8_t *labels; /* in the file: for each its length, then its bytes */
   hark_front_end front_end;
   hark_layer layers[HARK_MOST_LAYERS];
   uint32_t state_bytes, scratch_bytes, memory_bytes;
@@ -101,8 +109,8 @@ typedef struct {
   uint32_t step_samples;       /* of sound between two steps */
   uint32_t first_step_samples; /* of sound before the first */
   uint32_t classes;
-  int is_integer;              /* or float32 */
-  uint32_t smoothing_steps;    /* of the operating point; 0: the file has none */
+  int is_integer;           /* or float32 */
+  uint32_t smoothing_steps; /* of the operating point; 0: the file has none */
   float threshold;
   uint32_t refractory_ms;
 } hark_description;
@@ -122,7 +130,7 @@ HARK_API int hark_open(hark_model *model, const void *file, size_t bytes);
 /* Memory that hark_prepare needs; 0 on a device without vectors whose front end is compiled in. */
 HARK_API size_t hark_memory_bytes(const hark_model *model);
 
-/* Computes the front end's constants and arranges the weights for this machine's vectors. */
+/* Computes the front end's constants and arranges the weights for this machine's vectors. Once for each model. */
 HARK_API void hark_prepare(hark_model *model, void *memory);
 
 /* Memory for one stream; in which a stream is all there is to it, and can be copied. */
@@ -156,5 +164,9 @@ HARK_API void hark_describe(const hark_model *model, hark_description *descripti
 
 /* The label of a class, UTF-8 without an end mark, and its length in bytes. The empty one stands for all else. */
 HARK_API const char *hark_label(const hark_model *model, size_t class_index, size_t *bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

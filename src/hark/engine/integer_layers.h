@@ -5,7 +5,8 @@ static void clamp_all(const int32_t *x, int16_t *y, size_t count) {
 }
 
 /* The next states (units) from what the gates get from input and state (3 units each). */
-static void gru_cell_i16(size_t units, const int32_t *from_x, const int32_t *from_h, const int16_t *state, int16_t *y) {
+static void gru_cell_i16(size_t units, const int32_t *from_x, const int32_t *from_h, const int16_t *state,
+                         int16_t *y) {
   for (size_t i = 0; i < units; i += HARK_LANES) {
     i32_lanes reset = 32768 + tanh_q12(clamp(load_i32(from_x + i) + load_i32(from_h + i)));
     i32_lanes update = tanh_q12(clamp(load_i32(from_x + units + i) + load_i32(from_h + units + i)));
@@ -15,7 +16,8 @@ static void gru_cell_i16(size_t units, const int32_t *from_x, const int32_t *fro
   }
 }
 
-static void gru_i16(const hark_layer *layer, size_t streams, i16_rows x, i16_rows state, i32_rows sums[2], i16_rows y) {
+static void gru_i16(const hark_layer *layer, size_t streams, i16_rows x, i16_rows state, i32_rows sums[2],
+                    i16_rows y) {
   product_i16(&layer->first, streams, x, sums[0]);
   product_i16(&layer->second, streams, state, sums[1]);
   for (size_t s = 0; s < streams; s++) {

@@ -1,7 +1,8 @@
 /* Vectors of HARK_LANES numbers, one for each of as many independent frames, rows or bins.
  *
  * Lanes never meet in a float32 sum, so that their number changes no bit of a result. With one lane all this is plain
- * C99; with more, the vectors of GCC and clang, which both lower to SSE2, AVX2, NEON or WebAssembly's SIMD. */
+ * C99; with more, the vectors of GCC (9 or later) and clang: 4 lanes for any target with vectors, 8 for AVX2, 16 for
+ * AVX-512. */
 #ifndef HARK_LANES
 #if defined(__AVX2__)
 #define HARK_LANES 8
@@ -144,28 +145,33 @@ INLINE f32_lanes smaller(f32_lanes x, float y) {
 
 #if HARK_LANES > 1
 
-typedef float f32_four __attribute__((vector_size(16)));
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (i32_lanes){__VA_ARGS__})
+#endif
 
-INLINE f32_four load_four(const float *from) {
-  f32_four x;
-  memcpy(&x, from, sizeof x);
-  return x;
+/* Four numbers each from rows[0], rows[4], ... as one vector. */
+INLINE f32_lanes load_fours(const float *const *rows, size_t at) {
+#if HARK_LANES == 4
+  return load_f32(rows[0] + at);
+#elif HARK_LANES == 8
+  __m256 low = _mm256_castps128_ps256(_mm_loadu_ps(rows[0] + at));
+  return (f32_lanes)_mm256_insertf128_ps(low, _mm_loadu_ps(rows[4] + at), 1);
+#else
+  __m512 first = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + at));
+  __m512 two = _mm512_insertf32x4(first, _mm_loadu_ps(rows[4] + at), 1);
+  __m512 three = _mm512_insertf32x4(two, _mm_loadu_ps(rows[8] + at), 2);
+  return (f32_lanes)_mm512_insertf32x4(three, _mm_loadu_ps(rows[12] + at), 3);
+#endif
 }
 
-/* Four numbers each from pointer i, i + 4, ... as one vector; and the same columns for every i of a square of four. */
+/* The same choice in every four lanes. */
 #if HARK_LANES == 4
-#define LOAD_FOURS(from, i, at) load_four((from)[i] + (at))
 #define EACH_FOUR(a, b, c, d) a, b, c, d
 #elif HARK_LANES == 8
-#define LOAD_FOURS(from, i, at) \
-  __builtin_shufflevector(load_four((from)[i] + (at)), load_four((from)[i + 4] + (at)), 0, 1, 2, 3, 4, 5, 6, 7)
 #define EACH_FOUR(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4
-#elif HARK_LANES == 16
-#define LOAD_EIGHT(from, i, at) \
-  __builtin_shufflevector(load_four((from)[i] + (at)), load_four((from)[i + 4] + (at)), 0, 1, 2, 3, 4, 5, 6, 7)
-#define LOAD_FOURS(from, i, at)                                                                                \
-  __builtin_shufflevector(LOAD_EIGHT(from, i, at), LOAD_EIGHT(from, i + 8, at), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, \
-                          10, 11, 12, 13, 14, 15)
+#else
 #define EACH_FOUR(a, b, c, d) \
   a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
 #endif
@@ -173,16 +179,16 @@ INLINE f32_four load_four(const float *from) {
 /* Columns `at` to at + 3 of HARK_LANES rows: number i of each vector is of row i. */
 INLINE void load_columns(const float *const rows[HARK_LANES], size_t at, f32_lanes columns[4]) {
   enum { B = HARK_LANES }; /* where the second of two vectors begins */
-  f32_lanes a = LOAD_FOURS(rows, 0, at), b = LOAD_FOURS(rows, 1, at);
-  f32_lanes c = LOAD_FOURS(rows, 2, at), d = LOAD_FOURS(rows, 3, at);
-  f32_lanes ab_low = __builtin_shufflevector(a, b, EACH_FOUR(0, B, 1, B + 1));
-  f32_lanes ab_high = __builtin_shufflevector(a, b, EACH_FOUR(2, B + 2, 3, B + 3));
-  f32_lanes cd_low = __builtin_shufflevector(c, d, EACH_FOUR(0, B, 1, B + 1));
-  f32_lanes cd_high = __builtin_shufflevector(c, d, EACH_FOUR(2, B + 2, 3, B + 3));
-  columns[0] = __builtin_shufflevector(ab_low, cd_low, EACH_FOUR(0, 1, B, B + 1));
-  columns[1] = __builtin_shufflevector(ab_low, cd_low, EACH_FOUR(2, 3, B + 2, B + 3));
-  columns[2] = __builtin_shufflevector(ab_high, cd_high, EACH_FOUR(0, 1, B, B + 1));
-  columns[3] = __builtin_shufflevector(ab_high, cd_high, EACH_FOUR(2, 3, B + 2, B + 3));
+  f32_lanes a = load_fours(rows, at), b = load_fours(rows + 1, at);
+  f32_lanes c = load_fours(rows + 2, at), d = load_fours(rows + 3, at);
+  f32_lanes ab_low = SHUFFLE(a, b, EACH_FOUR(0, B, 1, B + 1));
+  f32_lanes ab_high = SHUFFLE(a, b, EACH_FOUR(2, B + 2, 3, B + 3));
+  f32_lanes cd_low = SHUFFLE(c, d, EACH_FOUR(0, B, 1, B + 1));
+  f32_lanes cd_high = SHUFFLE(c, d, EACH_FOUR(2, B + 2, 3, B + 3));
+  columns[0] = SHUFFLE(ab_low, cd_low, EACH_FOUR(0, 1, B, B + 1));
+  columns[1] = SHUFFLE(ab_low, cd_low, EACH_FOUR(2, 3, B + 2, B + 3));
+  columns[2] = SHUFFLE(ab_high, cd_high, EACH_FOUR(0, 1, B, B + 1));
+  columns[3] = SHUFFLE(ab_high, cd_high, EACH_FOUR(2, 3, B + 2, B + 3));
 }
 
 #else

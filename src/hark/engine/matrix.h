@@ -1,6 +1,7 @@
 /* Matrix products, the inner loops of every layer but the convolution.
  *
- * With vectors, rows are in the lanes and four streams share each weight that is loaded; hark_prepare arranges for that
+ * With vectors, rows are in the lanes and four streams share each weight that is loaded; hark_prepare arranges for
+ * that
  *
  *   float32   weights (blocks of rows, inputs, BLOCK_ROWS), bias (padded rows)
  *   integers  weights (blocks of rows, pairs of inputs, BLOCK_ROWS, 2) as int16, multipliers and bias (padded rows)
@@ -91,18 +92,18 @@ INLINE void block_i16(const hark_matrix *m, size_t row, const size_t vectors, co
 
 /* The sums of a block stay in registers: two vectors of rows of each of four streams, or eight of one. The weights of
  * two vectors stay in the cache for all streams. */
-#define FOR_BLOCKS(block)                                                                    \
-  const size_t end = padded(m->rows);                                                        \
-  const size_t in_fours = STREAMS_AT_ONCE < BLOCK_STREAMS ? 0 : streams / BLOCK_STREAMS * BLOCK_STREAMS; \
-  for (size_t row = 0; row < end; row += BLOCK_ROWS)                                         \
-    for (size_t s = 0; s < in_fours; s += BLOCK_STREAMS)                                     \
-      if (row + HARK_LANES < end) block(m, row, 2, BLOCK_STREAMS, x, y, s);                  \
-      else block(m, row, 1, BLOCK_STREAMS, x, y, s);                                         \
-  for (size_t s = in_fours; s < streams; s++)                                                \
-    for (size_t row = 0, vectors; (vectors = (end - row) / HARK_LANES) > 0;)                 \
+#define FOR_BLOCKS(block)                                                                                     \
+  const size_t end = padded(m->rows);                                                                         \
+  const size_t in_fours = STREAMS_AT_ONCE < BLOCK_STREAMS ? 0 : streams / BLOCK_STREAMS * BLOCK_STREAMS;      \
+  for (size_t row = 0; row < end; row += BLOCK_ROWS)                                                          \
+    for (size_t s = 0; s < in_fours; s += BLOCK_STREAMS)                                                      \
+      if (row + HARK_LANES < end) block(m, row, 2, BLOCK_STREAMS, x, y, s);                                   \
+      else block(m, row, 1, BLOCK_STREAMS, x, y, s);                                                          \
+  for (size_t s = in_fours; s < streams; s++)                                                                 \
+    for (size_t row = 0, vectors; (vectors = (end - row) / HARK_LANES) > 0;)                                  \
       if (vectors >= MOST_VECTORS) block(m, row, MOST_VECTORS, 1, x, y, s), row += MOST_VECTORS * HARK_LANES; \
-      else if (vectors >= 4 && MOST_VECTORS > 4) block(m, row, 4, 1, x, y, s), row += 4 * HARK_LANES; \
-      else if (vectors >= 2) block(m, row, 2, 1, x, y, s), row += 2 * HARK_LANES;            \
+      else if (vectors >= 4 && MOST_VECTORS > 4) block(m, row, 4, 1, x, y, s), row += 4 * HARK_LANES;         \
+      else if (vectors >= 2) block(m, row, 2, 1, x, y, s), row += 2 * HARK_LANES;                             \
       else block(m, row, 1, 1, x, y, s), row += HARK_LANES;
 
 static void product_f32(const hark_matrix *m, size_t streams, f32_rows x, f32_rows y) { FOR_BLOCKS(block_f32) }
@@ -143,7 +144,8 @@ static void prepare_i16(hark_matrix *m, pieces *memory) {
   const uint8_t *from = m->weights;
   for (size_t row = 0; row < m->rows; row++, from += row_bytes(m)) {
     size_t step, place = row_place(m, row, pairs, &step);
-    for (size_t i = 0; i < m->inputs; i++) weights[(place + i / 2 * step) * 2 + i % 2] = (int16_t)weight_at(m, from, i);
+    for (size_t i = 0; i < m->inputs; i++)
+      weights[(place + i / 2 * step) * 2 + i % 2] = (int16_t)weight_at(m, from, i);
     multipliers[row] = u16_at(m->multipliers, row);
     bias[row] = bias_i32(m, row);
   }

@@ -1,4 +1,5 @@
-/* Pieces of the caller's memory, one after the other, each aligned for vectors. With nothing to cut from it only counts. */
+/* Pieces of the caller's memory, one after the other, each aligned for vectors. With nothing to cut from it only
+ * counts. */
 
 typedef struct {
   uint8_t *base; /* null: only count */

@@ -12,7 +12,8 @@ static network_scratch network_pieces(const hark_model *model, pieces *p) {
   network_scratch n;
   size_t window = 0;
   for (int i = 0; i < model->layer_count; i++)
-    if (model->layers[i].kind == CONVOLUTION) window = larger_size(window, convolution_scratch(model, &model->layers[i]));
+    if (model->layers[i].kind == CONVOLUTION)
+      window = larger_size(window, convolution_scratch(model, &model->layers[i]));
   for (int i = 0; i < 2; i++) {
     n.frames[i] = piece(p, STREAMS_AT_ONCE * model->width * value_bytes(model));
     n.sums[i] = piece(p, STREAMS_AT_ONCE * model->sum_width * sizeof(float));

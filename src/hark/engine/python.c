@@ -45,10 +45,9 @@ typedef struct {
 } build;
 
 typedef struct {
-  PyObject_HEAD
-  PyObject *file; /* bytes, which the builds refer to */
-  build one;      /* for single streams: vectors no wider than what one stream fills */
-  build many;     /* for streams side by side: the widest vectors there are */
+  PyObject_HEAD PyObject *file; /* bytes, which the builds refer to */
+  build one;                    /* for single streams: vectors no wider than what one stream fills */
+  build many;                   /* for streams side by side: the widest vectors there are */
 } Model;
 
 static int open_build(build *b, PyObject *file) {
@@ -85,7 +84,8 @@ static int find_variants(named_variant variants[MOST_VARIANTS]) {
   return count;
 }
 
-/* The variants for a single stream, whose few frames fill no wider vectors than AVX2's, and for many; or one by name. */
+/* The variants for a single stream, whose few frames fill no wider vectors than AVX2's, and for many; or one by name.
+ */
 static int choose_variants(const char *name, const hark_variant **one, const hark_variant **many) {
   named_variant variants[MOST_VARIANTS];
   int count = find_variants(variants);
@@ -166,8 +166,7 @@ static PyObject *model_describe(PyObject *self, PyObject *unused) {
 /* ---- streams ---- */
 
 typedef struct {
-  PyObject_HEAD
-  Model *model;
+  PyObject_HEAD Model *model;
   build *build;
   Py_ssize_t count;
   Py_ssize_t classes;
@@ -233,7 +232,8 @@ static void streams_dealloc(PyObject *object) {
 }
 
 static int refuse_busy(const Streams *self) {
-  if (self->is_busy) PyErr_SetString(usage_error, "another thread steps this stream; give each thread a stream of its own");
+  if (self->is_busy)
+    PyErr_SetString(usage_error, "another thread steps this stream; give each thread a stream of its own");
   return self->is_busy;
 }
 
@@ -248,15 +248,18 @@ static int has_format(const Py_buffer *view, char kind, Py_ssize_t size) {
 static int get_sound(const Streams *self, PyObject *object, Py_buffer *view, hark_sound *sound) {
   if (!PyObject_CheckBuffer(object) || PyObject_GetBuffer(object, view, PyBUF_FORMAT | PyBUF_ND) < 0) {
     PyErr_Clear();
-    PyErr_Format(usage_error, "sound as %R, expected one contiguous array; numpy.ascontiguousarray makes it one", Py_TYPE(object));
+    PyErr_Format(usage_error, "sound as %R, expected one contiguous array; numpy.ascontiguousarray makes it one",
+                 Py_TYPE(object));
     return 0;
   }
   int dimensions = self->is_single ? 1 : 2;
   int is_int16 = has_format(view, 'h', 2), is_float32 = has_format(view, 'f', 4);
   if (!is_int16 && !is_float32) {
-    PyErr_Format(usage_error, "sound of type '%s', expected int16, or float32 in -1 to 1; convert it with .astype", view->format ? view->format : "B");
+    PyErr_Format(usage_error, "sound of type '%s', expected int16, or float32 in -1 to 1; convert it with .astype",
+                 view->format ? view->format : "B");
   } else if (view->ndim != dimensions) {
-    PyErr_Format(usage_error, "sound of %d dimensions, expected %s", view->ndim, self->is_single ? "(samples,)" : "(streams, samples)");
+    PyErr_Format(usage_error, "sound of %d dimensions, expected %s", view->ndim,
+                 self->is_single ? "(samples,)" : "(streams, samples)");
   } else if (!self->is_single && view->shape[0] != self->count) {
     PyErr_Format(usage_error, "sound for %zd streams, expected it for %zd", view->shape[0], self->count);
   } else {
@@ -292,10 +295,9 @@ static int run(Streams *self, hark_sound sound, float *logits, float *posteriors
   if (!scratch) return 0;
   b->scratch = NULL;
   self->is_busy = 1;
-  Py_BEGIN_ALLOW_THREADS
-  b->engine->step_many(&b->model, (size_t)self->count, self->states, scratch, sound, logits, posteriors);
-  Py_END_ALLOW_THREADS
-  self->is_busy = 0;
+  Py_BEGIN_ALLOW_THREADS b->engine->step_many(&b->model, (size_t)self->count, self->states, scratch, sound, logits,
+                                              posteriors);
+  Py_END_ALLOW_THREADS self->is_busy = 0;
   if (b->scratch) free_aligned(scratch);
   else b->scratch = scratch;
   return 1;
@@ -365,7 +367,8 @@ static PyMethodDef streams_methods[] = {
 };
 
 static PyGetSetDef streams_attributes[] = {
-    {"replaced_samples", streams_replaced_samples, NULL, "Samples so far that were no numbers, and counted as 0.", NULL},
+    {"replaced_samples", streams_replaced_samples, NULL, "Samples so far that were no numbers, and counted as 0.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -389,7 +392,8 @@ static PyType_Spec model_spec = {"hark._engine.Model", sizeof(Model), 0, Py_TPFL
 static PyType_Spec stream_spec = {"hark._engine.Stream", sizeof(Streams), 0, STREAM_FLAGS, streams_slots};
 static PyType_Spec streams_spec = {"hark._engine.Streams", sizeof(Streams), 0, STREAM_FLAGS, streams_slots};
 
-static struct PyModuleDef module_definition = {PyModuleDef_HEAD_INIT, "hark._engine", NULL, -1, NULL, NULL, NULL, NULL, NULL};
+static struct PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT, "hark._engine", NULL, -1, NULL, NULL, NULL, NULL, NULL};
 
 static PyObject *attribute_of(const char *module_name, const char *name) {
   PyObject *module = PyImport_ImportModule(module_name);
@@ -419,8 +423,9 @@ PyMODINIT_FUNC PyInit__engine(void) {
   float32 = attribute_of("numpy", "float32");
   usage_error = attribute_of("hark.errors", "UsageError");
   PyObject *module = PyModule_Create(&module_definition);
-  int is_complete = numpy_empty && float32 && usage_error && module && add_variants(module) && add_type(module, &model_spec, &model_type) &&
-                    add_type(module, &stream_spec, &stream_type) && add_type(module, &streams_spec, &streams_type);
+  int is_complete = numpy_empty && float32 && usage_error && module && add_variants(module) &&
+                    add_type(module, &model_spec, &model_type) && add_type(module, &stream_spec, &stream_type) &&
+                    add_type(module, &streams_spec, &streams_type);
   if (!is_complete) Py_CLEAR(module);
   return module;
 }

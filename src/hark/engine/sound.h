@@ -9,10 +9,12 @@ typedef struct {
   float samples[];   /* (kept_samples) */
 } sound_state;
 
+static sound_state *sound_of(const void *state) { return (sound_state *)state; }
+
 /* Frames that wait until every lane has one, of whatever streams. */
 typedef struct {
-  f32_bin *bins;  /* (n_fft / 2), and some that only complete a square */
-  float *sounds;  /* (HARK_LANES, sound_pitch) the sound that they lie in, of one stream each */
+  f32_bin *bins; /* (n_fft / 2), and some that only complete a square */
+  float *sounds; /* (HARK_LANES, sound_pitch) the sound that they lie in, of one stream each */
   const float *from[HARK_LANES];
   float *to[HARK_LANES];
   size_t waiting, next_sound;
@@ -73,7 +75,8 @@ static uint32_t samples_of_float32(const float *from, float *to, size_t count) {
   return replaced;
 }
 
-/* Takes the next `count` samples of a stream, of which `done` were heard before, into the sound that `filled` are in. */
+/* Takes the next `count` samples of a stream, of which `done` were heard before, into the sound that `filled` are in.
+ */
 static void take_samples(sound_state *state, hark_sound sound, size_t done, float *to, size_t count) {
   if (sound.int16) {
     samples_of_int16(sound.int16 + done, to, count);

@@ -8,7 +8,8 @@ typedef struct {
   size_t (*scratch_bytes)(const hark_model *model);
   void (*reset)(const hark_model *model, void *state);
   size_t (*steps)(const hark_model *model, const void *state, size_t count);
-  long (*step)(const hark_model *model, void *state, void *scratch, hark_sound sound, float *logits, float *posteriors);
+  long (*step)(const hark_model *model, void *state, void *scratch, hark_sound sound, float *logits,
+               float *posteriors);
   long (*step_many)(const hark_model *model, size_t streams, void *states, void *scratch, hark_sound sound,
                     float *logits, float *posteriors);
   uint32_t (*replaced_samples)(const void *state);

@@ -69,4 +69,6 @@ EXPORT("describe") const hark_description *describe(void) {
 }
 
 /* Where the label of a class is, and behind its 255 bytes at most, its length. */
-EXPORT("label") const char *label(size_t class_index, size_t *bytes) { return hark_label(&the_model, class_index, bytes); }
+EXPORT("label") const char *label(size_t class_index, size_t *bytes) {
+  return hark_label(&the_model, class_index, bytes);
+}

@@ -1,8 +1,9 @@
 /* Windows of frames, for convolution and pooling: a stream keeps the frames that a later window still needs.
  *
  * The state holds the number of frames kept, then the frames, oldest first, row_values apart. With vectors a
- * convolution's bins are in the lanes: of each channel the bins p, p + phases, p + 2 phases ... then lie side by side,
- * phase_bins of them for each p below phases (the stride), so that the inputs of neighbouring outputs are neighbours. */
+ * convolution's bins are in the lanes: of each channel the bins p, p + phases, p + 2 phases ... then lie side by
+ * side, phase_bins of them for each p below phases (the stride), so that the inputs of neighbouring outputs are
+ * neighbours. */
 
 static void lay_out_rows(hark_layer *layer) {
   int is_apart = HARK_LANES > 1 && layer->kind == CONVOLUTION && layer->out_bins > 1;
@@ -13,7 +14,7 @@ static void lay_out_rows(hark_layer *layer) {
 
 static size_t value_bytes(const hark_model *model) { return model->is_integer ? sizeof(int16_t) : sizeof(float); }
 
-static uint32_t *frames_kept(const uint8_t *state) { return (uint32_t *)(void *)(uintptr_t)state; }
+static uint32_t *frames_kept(const void *state) { return (uint32_t *)state; }
 
 /* Whole vectors are loaded from the last frame. */
 static size_t window_bytes(const hark_model *model, const hark_layer *layer) {
