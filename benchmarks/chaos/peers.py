@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -113,6 +113,14 @@ def _pids(*pattern: str) -> list[int]:
     return [int(pid) for pid in subprocess.run(["pgrep", *pattern], capture_output=True, text=True).stdout.split()]
 
 
+def strike(pids: Sequence[int], number: signal.Signals) -> None:
+    """Send a signal to processes, of which there must be some: or else the fault was never made."""
+    if not pids:
+        raise RuntimeError(f"no process to send {number.name} to")
+    for pid in pids:
+        os.kill(pid, number)
+
+
 def lightning_killed(folder: Path) -> Outcome:
     """F1: killed at a random moment, then the same command again."""
     whole = folder / "whole"
@@ -163,8 +171,7 @@ def wandb_with_a_killed_helper(folder: Path) -> Outcome:
     """F12: wandb-core, the helper process of wandb, is killed."""
     victim = Victim(WANDB, folder, WANDB_MODE="offline")
     victim.reach("step 10")
-    for pid in victim.wandb_helpers():
-        os.kill(pid, signal.SIGKILL)
+    strike(victim.wandb_helpers(), signal.SIGKILL)
     code = victim.end(within_s=100)
     ending = "hangs" if code is None else f"exits with {code}"
     return Outcome(
@@ -201,8 +208,7 @@ def lightning_with_a_stopped_worker(folder: Path) -> Outcome:
     """F16: a data worker gets SIGSTOP."""
     victim = Victim(LIGHTNING, folder, "--workers", "1")
     victim.reach("step 20")
-    for pid in victim.children():
-        os.kill(pid, signal.SIGSTOP)
+    strike(victim.children(), signal.SIGSTOP)
     code = victim.end(within_s=PATIENCE_S)
     ending = f"hangs: no step within {PATIENCE_S:.0f} s, no message" if code is None else f"exits with {code}"
     return Outcome("F16", "Lightning", f"{ending} (stopped after {victim.steps} of 400 steps)")

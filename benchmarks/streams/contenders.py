@@ -43,7 +43,7 @@ class HarkEngine:
 
 
 class HarkBatch:
-    """Many streams of one model in one call; each hears the sound from another place."""
+    """Many streams of one model in one call."""
 
     def __init__(self, path: str, streams: str = "64", chunk_samples: str = "1280") -> None:
         import hark
@@ -51,10 +51,12 @@ class HarkBatch:
         self.streams, self.chunk_samples = int(streams), int(chunk_samples)
         self.model_bytes = Path(path).stat().st_size
         self._streams = hark.Model(path).streams(self.streams)
+        self._sound = np.zeros((self.streams, self.chunk_samples), np.int16)
 
     def step(self, chunk: Pcm) -> object:
         """Posteriors of all streams."""
-        return self._streams.step(np.stack([np.roll(chunk, 7 * index) for index in range(self.streams)]))
+        self._sound[:] = chunk
+        return self._streams.step(self._sound)
 
 
 class HarkTorch:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hark.errors import DiskFull, RunError
 
@@ -39,10 +39,22 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         RunError: it could not be written; the file is as it was.
     """
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which takes the name `path`, durably, when it is whole.
+
+    Raises:
+        RunError: it could not be written; what had the name is as it was.
+    """
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
     with explained(path):
         try:
-            temporary.write_bytes(data)
+            with temporary.open("wb") as file:
+                yield file
             fsync(temporary)
             temporary.replace(path)
             fsync(path.parent)

@@ -27,7 +27,7 @@ from hark import audio
 from hark.augmentation import cut_or_pad
 from hark.corpus import Clip
 from hark.errors import RunError
-from hark.files import TEMPORARY, explained, fsync, make_folder
+from hark.files import TEMPORARY, explained, make_folder, replacing
 from hark.inspection import LONGEST_S, Inspection, Verdict, examine_all, summed_up
 from hark.notices import say
 
@@ -85,7 +85,8 @@ def prepare(clips: Sequence[Clip], path: Path, form: Form) -> Prepared:
         with _alone(path):
             entries = _read(path, form, on_damage=say)
             if not _holds(entries, keys):
-                _write(path, form, _judged(clips, keys, form, entries))
+                with replacing(path) as file:
+                    _fill(file, form, _judged(clips, keys, form, entries))
                 entries = _read(path, form, on_damage=say)
     if not all(key in entries for key in keys):
         raise RunError(f"{path}: is not what was written a moment ago; check the disk")
@@ -156,22 +157,8 @@ def _read_whole(path: Path, form: Form) -> _Entries:
     return entries
 
 
-def _write(path: Path, form: Form, clips: Iterable[tuple[_Key, Verdict, audio.Pcm]]) -> None:
-    """Write the file, clip by clip; after any death it is either as it was or whole."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
-    with explained(path):
-        try:
-            with temporary.open("wb") as file:
-                _fill(file, form, clips)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            fsync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
 def _fill(file: BinaryIO, form: Form, clips: Iterable[tuple[_Key, Verdict, audio.Pcm]]) -> None:
+    """Write the whole file, clip by clip."""
     sha = hashlib.sha256()
 
     def put(content: bytes) -> None:

@@ -101,8 +101,6 @@ def ending(error: BaseException) -> dict[str, str]:
     """What an `ended` event tells of the error that ended the work: `how`, a `State`, and `why`, one line."""
     if isinstance(error, KeyboardInterrupt):
         return {"how": "interrupted", "why": "SIGINT"}
-    if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
-        return {"how": "interrupted", "why": "SIGTERM"}
     code = error.exit_code if isinstance(error, Interrupted) else getattr(error, "code", None)
     if isinstance(error, Interrupted | SystemExit) and code in (130, 143):
         return {"how": "interrupted", "why": signal.Signals(code - 128).name}

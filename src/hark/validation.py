@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -65,7 +64,7 @@ def validate(
         if given_up():
             return None
         rows = slice(start, start + PART_CLIPS)
-        parts.append(clip_scores(model, replace(data, clips=data.clips[rows], pcm=data.pcm[rows])))
+        parts.append(clip_scores(model, Dataset(data.clips[rows], data.pcm[rows], data.targets[rows])))
     scores = np.concatenate(parts)
     margins = torch.from_numpy(scores) * torch.from_numpy(data.targets * 2.0 - 1.0)
     return {

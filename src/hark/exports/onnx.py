@@ -255,6 +255,7 @@ class OnnxStream:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self.chunk_shape: tuple[int, ...] = tuple(self._session.get_inputs()[0].shape)
         self.reset()
 
     def reset(self) -> None:
