@@ -36,17 +36,11 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from bench_training import noise_task
-from hark.batching import Batch, Batches
-from hark.dataset import Task
-from hark.devices import Machine
-from hark.environment import environment
-from hark.mirror import mirrors
-from hark.model_files import to_bytes
-from hark.models.crnn import BASE, Trace
-from hark.models.spotter import Spotter, SpotterConfig
-from hark.runs import Run
-from hark.trainee import Trainee
-from hark.training import (
+from hark.learning.batching import Batch, Batches
+from hark.learning.dataset import Task
+from hark.learning.devices import Machine
+from hark.learning.trainee import Trainee
+from hark.learning.training import (
     Lesson,
     TrainingConfig,
     cross_entropy,
@@ -56,7 +50,13 @@ from hark.training import (
     set_pace,
     train,
 )
-from hark.validation import validate
+from hark.learning.validation import validate
+from hark.network.crnn import BASE, Trace
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.record.environment import environment
+from hark.record.mirror import mirrors
+from hark.record.runs import Run
+from hark.storage.model_files import to_bytes
 
 RESULTS = Path(__file__).parent / "results" / "reliability.jsonl"
 TRACKERS = ("tensorboard", "wandb")

@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hark.batching import Variation
-from hark.corpus import Clip
-from hark.dataset import Dataset, Task
-from hark.devices import Machine
-from hark.environment import environment
-from hark.models.crnn import BASE, STAGE_2, CrnnConfig
-from hark.models.spotter import Spotter, SpotterConfig
-from hark.runs import Run
-from hark.training import TrainingConfig, train
+from hark.learning.batching import Variation
+from hark.learning.dataset import Dataset, Task
+from hark.learning.devices import Machine
+from hark.learning.training import TrainingConfig, train
+from hark.network.crnn import BASE, STAGE_2, CrnnConfig
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.record.environment import environment
+from hark.record.runs import Run
+from hark.sound.corpus import Clip
 
 RESULTS = Path(__file__).parent / "results" / "training.jsonl"
 GOALS = {"base": 1000, "stage-2": 1500}

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hark.runs import Run, find_runs
+from hark.record.runs import Run, find_runs
 
 JUDGEMENTS = ("evaluation", "stream", "pruning_damage")
 

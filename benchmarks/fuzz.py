@@ -139,7 +139,7 @@ def main() -> None:
         return
     from parsers import PARSERS
 
-    from hark.environment import environment
+    from hark.record.environment import environment
 
     if unknown := set(options.targets or ()) - PARSERS.keys():
         parser.error(f"no parser {', '.join(sorted(unknown))}; expected some of {', '.join(PARSERS)}")

@@ -14,16 +14,16 @@ import torch
 from hypothesis import settings
 
 from contract import seeded
-from hark import audio
-from hark.augmentation import generator
-from hark.corpus import BACKGROUND_FOLDER, Clip
-from hark.dataset import Source, Task, load_task
-from hark.models.crnn import CrnnConfig
-from hark.models.spotter import Spotter, SpotterConfig
-from hark.recipes import Recipe, parse_recipe
-from hark.reproduction import Plan, run_fold
-from hark.runs import Run
-from hark.splits import fold_of, fold_parts, speech_part
+from hark.learning.dataset import Source, Task, load_task
+from hark.network.crnn import CrnnConfig
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.recipes.recipe import Recipe, parse_recipe
+from hark.recipes.reproduction import Plan, run_fold
+from hark.record.runs import Run
+from hark.sound import audio
+from hark.sound.augmentation import generator
+from hark.sound.corpus import BACKGROUND_FOLDER, Clip
+from hark.sound.splits import fold_of, fold_parts, speech_part
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 FOLDS = 2

@@ -19,14 +19,14 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-import hark.models
-from hark.features import LogMel, LogMelConfig
-from hark.integer_layers import IntegerAttention, IntegerConv2d, IntegerGruLayer, IntegerLinear
-from hark.integer_quantization import Calibration, IntegerCrnn
-from hark.layers import Affine, Attention, Conv2d, Dropout, Gru, GruLayer, Linear
-from hark.models.crnn import Crnn, CrnnConfig
-from hark.models.spotter import Spotter, SpotterConfig
-from hark.streaming import Chain, State, StreamingModule, flatten, unflatten
+import hark.network
+from hark.network.crnn import Crnn, CrnnConfig
+from hark.network.features import LogMel, LogMelConfig
+from hark.network.layers import Affine, Attention, Conv2d, Dropout, Gru, GruLayer, Linear
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.network.streaming import Chain, State, StreamingModule, flatten, unflatten
+from hark.shrinking.integer_layers import IntegerAttention, IntegerConv2d, IntegerGruLayer, IntegerLinear
+from hark.shrinking.integer_quantization import Calibration, IntegerCrnn
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ EXAMPLES: dict[type[StreamingModule], tuple[Example, ...]] = {
 
 def streaming_classes() -> list[type[StreamingModule]]:
     """Every streaming module that hark has, found by looking."""
-    for module in pkgutil.iter_modules(hark.models.__path__, "hark.models."):
+    for module in pkgutil.iter_modules(hark.network.__path__, "hark.network."):
         importlib.import_module(module.name)
     return sorted(
         {cls for cls in _descendants(StreamingModule) if cls.__module__.startswith("hark.")},

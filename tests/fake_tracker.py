@@ -1,4 +1,4 @@
-"""The process that feeds a tracker, with a tracker that fails on demand: started in place of `hark.mirror`.
+"""The process that feeds a tracker, with a tracker that fails on demand: started in place of `hark.record.mirror`.
 
 python fake_tracker.py WHERE at-once|at-the-end LINGER_S RUN --to NAME
 
@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hark import mirror
-from hark.events import Event
-from hark.runs import Run
+from hark.record import mirror
+from hark.record.events import Event
+from hark.record.runs import Run
 
 
 def fail() -> None:

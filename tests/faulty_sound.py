@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hark.dataset import Task
+from hark.learning.dataset import Task
 
 HELD = threading.Lock()
 """What `LockedSound` takes to read a clip; every fresh process has its own."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from hark.front_end_settings import LogMelConfig
+from hark.packed.front_end_settings import LogMelConfig
 
 SIZES = sorted(
     size

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from hark.detection import OperatingPoint
-from hark.front_end_settings import LogMelConfig
-from hark.packed_layers import (
+from hark.judging.detection import OperatingPoint
+from hark.packed.front_end_settings import LogMelConfig
+from hark.packed.packed_layers import (
     FUNCTIONS,
     LARGEST_ROW,
     Activation,
@@ -28,7 +28,7 @@ from hark.packed_layers import (
     Matrix,
     MeanPooling,
 )
-from hark.packed_model import PackedModel
+from hark.packed.packed_model import PackedModel
 
 Rng = np.random.Generator
 Floats = npt.NDArray[np.float32]

@@ -11,8 +11,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hark import audio
 from hark.errors import AudioError
+from hark.sound import audio
 
 
 def tone(*, sample_rate: int = 16_000, seconds: float = 1.0, hertz: float = 440.0) -> audio.Waveform:

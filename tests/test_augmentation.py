@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hark import augmentation as aug
-from hark import policies
 from hark.errors import ConfigError, UsageError
+from hark.sound import augmentation as aug
+from hark.sound import policies
 
 Wave = npt.NDArray[np.float32]
 Variation = Callable[[Wave, np.random.Generator], Wave]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from hark.batching import Batch, Batches, Variation
-from hark.dataset import Source, Task, load_task
 from hark.errors import ConfigError, CorpusError, UsageError
-from hark.features import LogMel, LogMelConfig
-from hark.policies import WaveAugmentation
+from hark.learning.batching import Batch, Batches, Variation
+from hark.learning.dataset import Source, Task, load_task
+from hark.network.features import LogMel, LogMelConfig
+from hark.sound.policies import WaveAugmentation
 
 CLIP_FRAMES = 100
 HOP = LogMelConfig().hop_length

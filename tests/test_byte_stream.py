@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hark.byte_stream import ByteReader, ByteWriter
 from hark.errors import ModelFileError
+from hark.packed.byte_stream import ByteReader, ByteWriter
 
 
 @given(values=st.lists(st.integers(0, 2**21 - 1)))

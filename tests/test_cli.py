@@ -16,16 +16,17 @@ import pytest
 from click.testing import CliRunner
 
 import hark.cli
-from hark import __version__, audio
+from hark import __version__
 from hark.cli import COMMANDS, cli, main
-from hark.dataset import Source, Task
-from hark.detection import OperatingPoint
-from hark.devices import Machine
-from hark.evaluation import detections_in, posterior, stream_scores
-from hark.model_files import load
-from hark.quantization import is_quantized
-from hark.runs import Run
-from hark.supervision import ON_ANOTHER_DEVICE
+from hark.judging.detection import OperatingPoint
+from hark.learning.dataset import Source, Task
+from hark.learning.devices import Machine
+from hark.proof.evaluation import detections_in, posterior, stream_scores
+from hark.record.runs import Run
+from hark.record.supervision import ON_ANOTHER_DEVICE
+from hark.shrinking.quantization import is_quantized
+from hark.sound import audio
+from hark.storage.model_files import load
 
 
 class Outcome(NamedTuple):
@@ -175,10 +176,10 @@ def test_device_and_workers_reach_the_training_when_the_device_has_come(
         machines.append(machine)
         raise Reached
 
-    monkeypatch.setattr("hark.devices.can_compute", lambda device: next(looks))
-    monkeypatch.setattr("hark.devices.PROBE_EVERY_S", 0.01)
+    monkeypatch.setattr("hark.learning.devices.can_compute", lambda device: next(looks))
+    monkeypatch.setattr("hark.learning.devices.PROBE_EVERY_S", 0.01)
     monkeypatch.setattr("torch.cuda.is_available", lambda: not list(looks))
-    monkeypatch.setattr("hark.stages.train", train)
+    monkeypatch.setattr("hark.recipes.stages.train", train)
     what = [mini_recipe_file] if recipe else ["--network", "stage-2"]
     with pytest.raises(Reached):
         hark_("train", *what, *corpus, "--out", "a", "--device", "cuda", "--wait-device", 1, "--workers", 3)

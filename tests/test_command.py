@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hark.command import COMMAND, Command
 from hark.errors import RunError
-from hark.runs import Run
+from hark.record.command import COMMAND, Command
+from hark.record.runs import Run
 from test_status import JSON
 
 GIVEN = Command(("train", "--keyword", "hey hark"), Path("/home"), ("base",))

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hark import audio, corpus
 from hark.cli.data import data
-from hark.corpus import Clip
 from hark.errors import CorpusError, HarkError, UsageError
+from hark.sound import audio, corpus
+from hark.sound.corpus import Clip
 
 NAMES = ["happy/b_nohash_0.wav", "happy/a_nohash_1.flac", "bed/anna_03.WAV", "bed/lone.ogg", "bed/z.mp3"]
 

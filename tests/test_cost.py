@@ -8,12 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from contract import small_spotter, spotter
-from hark.cost import Cost, LayerCost, cost_of
-from hark.model_files import to_bytes
-from hark.models.crnn import BASE, PUBLISHED, STAGE_1, STAGE_2, CrnnConfig
-from hark.models.reference import ReferenceCrnn
-from hark.pruning import PruningConfig, prune
-from hark.quantization import quantize
+from hark.network.crnn import BASE, PUBLISHED, STAGE_1, STAGE_2, CrnnConfig
+from hark.network.reference import ReferenceCrnn
+from hark.proof.cost import Cost, LayerCost, cost_of
+from hark.shrinking.pruning import PruningConfig, prune
+from hark.shrinking.quantization import quantize
+from hark.storage.model_files import to_bytes
 
 RHYTHMS = ("frame", "step", "decision")
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from contract import check_streaming_contract, chunkings, seeded, spotter
 from hark.errors import ConfigError, ModelError, ModelFileError
-from hark.models.crnn import BASE, PUBLISHED, STAGE_1, STAGE_2, Crnn, CrnnConfig, from_reference
-from hark.models.reference import ReferenceCrnn
-from hark.quantization import quantize
-from hark.streaming import flatten
+from hark.network.crnn import BASE, PUBLISHED, STAGE_1, STAGE_2, Crnn, CrnnConfig, from_reference
+from hark.network.reference import ReferenceCrnn
+from hark.network.streaming import flatten
+from hark.shrinking.quantization import quantize
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 

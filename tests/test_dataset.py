@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hark import audio
-from hark.corpus import BACKGROUND_FOLDER, Clip, scan, write_manifest
-from hark.dataset import Source, Task, clip_scores, load_task
 from hark.errors import CorpusError, ModelError, TooManyBadClips, UsageError
-from hark.layers import Affine
-from hark.models.crnn import CrnnConfig
-from hark.models.spotter import Spotter, SpotterConfig
-from hark.splits import Parts, SplitRule, find_leaks, official_part
+from hark.learning.dataset import Source, Task, clip_scores, load_task
+from hark.network.crnn import CrnnConfig
+from hark.network.layers import Affine
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.sound import audio
+from hark.sound.corpus import BACKGROUND_FOLDER, Clip, scan, write_manifest
+from hark.sound.splits import Parts, SplitRule, find_leaks, official_part
 
 SPEAKERS = tuple(f"{number:08x}" for number in range(40))
 
@@ -55,7 +55,7 @@ def test_targets_and_sound_are_those_of_the_clips(tiny_task: Task) -> None:
 def test_decoded_sound_is_kept_and_used_again(
     tiny_source: Source, tiny_task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hark.inspection.examine", None)  # whoever decodes a recording now fails
+    monkeypatch.setattr("hark.sound.inspection.examine", None)  # whoever decodes a recording now fails
     again = load_task(tiny_source, fold=0)
     np.testing.assert_array_equal(again.training.pcm, tiny_task.training.pcm)
     for kind in ("noises", "other_sounds", "judging_noises"):

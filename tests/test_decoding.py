@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from hark import decoding
 from hark.confinement import Helper
-from hark.decoding import Encoded
 from hark.errors import AudioError, DecoderLost
-from hark.recording import BLOCK_SAMPLES, AudioInfo, mono
+from hark.sound import decoding
+from hark.sound.decoding import Encoded
+from hark.sound.recording import BLOCK_SAMPLES, AudioInfo, mono
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * BLOCK_SAMPLES)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from hark.detection import Detection, Detector, DetectorState, OperatingPoint, Word, match
 from hark.errors import UsageError
+from hark.judging.detection import Detection, Detector, DetectorState, OperatingPoint, Word, match
 
 # Steps of 80 ms; the first comes out after 0.2 s.
 HOP, FIRST, RATE = 1280, 3200, 16000

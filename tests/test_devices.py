@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hark import devices
-from hark.devices import can_compute, choose_device, is_loss, wait_for_device
 from hark.errors import ConfigError, DeviceError
+from hark.learning import devices
+from hark.learning.devices import can_compute, choose_device, is_loss, wait_for_device
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
-from hark.batching import Batch, Batches, Variation
-from hark.dataset import Task
-from hark.devices import Machine
-from hark.distillation import (
+from hark.errors import ConfigError
+from hark.learning.batching import Batch, Batches, Variation
+from hark.learning.dataset import Task
+from hark.learning.devices import Machine
+from hark.learning.distillation import (
     Distillation,
     DistillationConfig,
     alignment,
@@ -25,13 +26,12 @@ from hark.distillation import (
     last_cells,
     reference_loss,
 )
-from hark.errors import ConfigError
-from hark.features import LogMelConfig
-from hark.model_files import to_bytes
-from hark.models.crnn import PUBLISHED, Crnn, CrnnConfig
-from hark.models.spotter import Spotter, SpotterConfig
-from hark.runs import Run
-from hark.training import TrainingConfig, cross_entropy, listen, train
+from hark.learning.training import TrainingConfig, cross_entropy, listen, train
+from hark.network.crnn import PUBLISHED, Crnn, CrnnConfig
+from hark.network.features import LogMelConfig
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.record.runs import Run
+from hark.storage.model_files import to_bytes
 
 NewSpotter = Callable[[], Spotter]
 

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from hark.cli import cli
-from hark.recipes import parse_recipe
+from hark.recipes.recipe import parse_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST_BYTES = 1_000_000

@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 import hark.cli.doctor
-from hark import doctor
 from hark.cli.doctor import doctor as doctor_command
-from hark.doctor import TESTED, Finding
-from hark.resources import Memory, Processor
-from hark.trials import Audio, Clock, Disk, Gpu
+from hark.record import doctor
+from hark.record.doctor import TESTED, Finding
+from hark.record.resources import Memory, Processor
+from hark.record.trials import Audio, Clock, Disk, Gpu
 
 GB = 10**9
 CORES = Processor(name="AMD EPYC", cores=4, allowed=4, quota=None, threads_wanted=None)

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from hark import download
 from hark.cli.data import data
-from hark.download import Archive
 from hark.errors import DownloadError, UsageError
+from hark.sound import download
+from hark.sound.download import Archive
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 

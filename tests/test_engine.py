@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from front_ends import COMMON, SIZES, front_ends, some_sound
-from hark import _engine, packing
+from hark import _engine
 from hark.errors import UsageError
-from hark.front_end import log_mels
-from hark.front_end_settings import LogMelConfig
-from hark.network_reference import NetworkReference, posteriors
-from hark.packed_layers import (
+from hark.packed import packing
+from hark.packed.front_end import log_mels
+from hark.packed.front_end_settings import LogMelConfig
+from hark.packed.network_reference import NetworkReference, posteriors
+from hark.packed.packed_layers import (
     FUNCTIONS,
     Activation,
     Affine,
@@ -32,7 +33,7 @@ from hark.packed_layers import (
     Linear,
     Matrix,
 )
-from hark.packed_model import PackedModel
+from hark.packed.packed_model import PackedModel
 from packed_models import ARITHMETICS, Maker, packed_models, random_model
 
 Floats = npt.NDArray[np.float32]

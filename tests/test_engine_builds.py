@@ -19,10 +19,11 @@ import pytest
 
 import hark
 from front_ends import some_sound
-from hark import _engine, packing
-from hark.front_end_settings import LogMelConfig
-from hark.packed_layers import Arithmetic, Attention, Convolution, Frame, Gru, Linear
-from hark.packed_model import PackedModel
+from hark import _engine
+from hark.packed import packing
+from hark.packed.front_end_settings import LogMelConfig
+from hark.packed.packed_layers import Arithmetic, Attention, Convolution, Frame, Gru, Linear
+from hark.packed.packed_model import PackedModel
 from hark.runtime import Model
 from packed_models import ARITHMETICS, Maker, random_model
 

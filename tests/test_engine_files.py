@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hark import _engine, packing
+from hark import _engine
 from hark.errors import ModelFileError
-from hark.front_end_settings import LogMelConfig
-from hark.packed_layers import (
+from hark.packed import packing
+from hark.packed.front_end_settings import LogMelConfig
+from hark.packed.packed_layers import (
     Activation,
     Affine,
     Convolution,
@@ -25,7 +26,7 @@ from hark.packed_layers import (
     Linear,
     MeanPooling,
 )
-from hark.packed_model import PackedModel
+from hark.packed.packed_model import PackedModel
 from packed_models import ARITHMETICS, INNER, SMALL, random_model
 
 GOLDEN = Path(__file__).parent / "golden"

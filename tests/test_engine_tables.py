@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 import hark
-from hark.engine_tables import c_tables
-from hark.front_end_settings import LogMelConfig
+from hark.packed.engine_tables import c_tables
+from hark.packed.front_end_settings import LogMelConfig
 
 TABLES = Path(hark.__file__).parent / "engine" / "tables.h"
 
 
 def test_the_tables_of_the_engine_are_those_that_are_made_here() -> None:
     assert TABLES.read_text() == c_tables(LogMelConfig()), (
-        "run: python -m hark.engine_tables > src/hark/engine/tables.h"
+        "run: python -m hark.packed.engine_tables > src/hark/engine/tables.h"
     )
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hark import environment as environment_module
-from hark.environment import differences, environment
+from hark.record import environment as environment_module
+from hark.record.environment import differences, environment
 
 configs = st.recursive(
     st.integers() | st.text() | st.lists(st.integers()), lambda inner: st.dictionaries(st.text(), inner)

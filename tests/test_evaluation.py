@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from contract import chunkings
-from hark import audio
-from hark.corpus import Clip
-from hark.dataset import Dataset, Task, clip_scores
-from hark.detection import OperatingPoint
 from hark.errors import VerificationError
-from hark.evaluation import (
+from hark.judging.detection import OperatingPoint
+from hark.judging.metrics import accuracy, au_fa_fr, frr_at_far, one_minus_auc
+from hark.learning.dataset import Dataset, Task, clip_scores
+from hark.network.spotter import Spotter, SpotterConfig, keyword_score
+from hark.network.streaming import SlidingWindow, State, StreamingModule
+from hark.proof.evaluation import (
     check_stream,
     detections_in,
     detector_for,
@@ -34,9 +35,8 @@ from hark.evaluation import (
     posterior,
     stream_scores,
 )
-from hark.metrics import accuracy, au_fa_fr, frr_at_far, one_minus_auc
-from hark.models.spotter import Spotter, SpotterConfig, keyword_score
-from hark.streaming import SlidingWindow, State, StreamingModule
+from hark.sound import audio
+from hark.sound.corpus import Clip
 
 NewSpotter = Callable[[], Spotter]
 RATE = audio.SAMPLE_RATE

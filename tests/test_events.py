@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hark.errors import DiskFull, RunError
-from hark.events import EventLog
+from hark.record.events import EventLog
 from peak_memory import allocating_at_most
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hark.errors import DeviceLost, OutOfMemory
-from hark.failures import failures_told
-from hark.runs import Run
+from hark.learning.failures import failures_told
+from hark.record.runs import Run
 
 NewRun = Callable[[str], Run]
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract import seeded
-from hark import audio
 from hark.errors import ConfigError
-from hark.features import FLOOR, LogMel, LogMelConfig
-from hark.layers import Affine
-from hark.streaming import Chain
+from hark.network.features import FLOOR, LogMel, LogMelConfig
+from hark.network.layers import Affine
+from hark.network.streaming import Chain
+from hark.sound import audio
 
 Sound = npt.NDArray[np.float64]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hark.float32_math import (
+from hark.packed.float32_math import (
     LN2_HIGH,
     LN2_LOW,
     LOG2_E,

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hark.float_arithmetic import activate, attend, energies, gru_cell, gru_input, mean, product, quantize
-from hark.packed_layers import Affine, FloatMatrix, Gru
+from hark.packed.float_arithmetic import activate, attend, energies, gru_cell, gru_input, mean, product, quantize
+from hark.packed.packed_layers import Affine, FloatMatrix, Gru
 
 
 def floats(*values: float) -> np.ndarray:

@@ -13,9 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from front_ends import COMMON, SIZES, front_ends, some_sound
-from hark.features import LogMel
-from hark.front_end import FLOOR, butterfly, clean_samples, half_size_fft, log_mels, logarithm, power_spectrum
-from hark.front_end_settings import LogMelConfig, front_end_constants
+from hark.network.features import LogMel
+from hark.packed.front_end import (
+    FLOOR,
+    butterfly,
+    clean_samples,
+    half_size_fft,
+    log_mels,
+    logarithm,
+    power_spectrum,
+)
+from hark.packed.front_end_settings import LogMelConfig, front_end_constants
 
 Floats = npt.NDArray[np.float64]
 law = settings(max_examples=40, deadline=None, derandomize=True)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from front_ends import SIZES, front_ends
 from hark.errors import ConfigError
-from hark.front_end_settings import LogMelConfig, front_end_constants, radices
+from hark.packed.front_end_settings import LogMelConfig, front_end_constants, radices
 
 law = settings(max_examples=40, deadline=None, derandomize=True)
 

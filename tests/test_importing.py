@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load as from_safetensors
 
 from contract import seeded
-from hark import importing
 from hark.errors import ModelFileError
-from hark.importing import import_checkpoint
-from hark.model_files import LARGEST_BYTES
-from hark.models.crnn import PUBLISHED, Crnn, from_reference
-from hark.models.reference import ReferenceCrnn
+from hark.network.crnn import PUBLISHED, Crnn, from_reference
+from hark.network.reference import ReferenceCrnn
+from hark.storage import importing
+from hark.storage.importing import import_checkpoint
+from hark.storage.model_files import LARGEST_BYTES
 from peak_memory import allocating_at_most
 
 

@@ -17,10 +17,10 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from hark import audio, corpus, inspection
 from hark.cli.data import data
-from hark.corpus import Clip
 from hark.errors import TooManyBadClips
+from hark.sound import audio, corpus, inspection
+from hark.sound.corpus import Clip
 
 NOISE = np.random.default_rng(0).uniform(-0.1, 0.1, 16_000).astype(np.float32)
 PCM = audio.to_pcm16(NOISE).tobytes()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hark.integer_arithmetic import (
+from hark.packed.integer_arithmetic import (
     EXP2_TABLE,
     LARGEST,
     TANH_TABLE,
@@ -25,7 +25,7 @@ from hark.integer_arithmetic import (
     requantize,
     tanh,
 )
-from hark.packed_layers import LARGEST_ROW, Affine, Gru, IntegerMatrix
+from hark.packed.packed_layers import LARGEST_ROW, Affine, Gru, IntegerMatrix
 
 law = settings(max_examples=200, deadline=None, derandomize=True)
 int16 = st.integers(-LARGEST, LARGEST)

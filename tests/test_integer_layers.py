@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from contract import seeded
-from hark import integer_arithmetic
-from hark.integer_layers import (
+from hark.packed import integer_arithmetic
+from hark.shrinking.integer_layers import (
     IntegerConv2d,
     IntegerGruLayer,
     bias_on_grid,

@@ -19,7 +19,10 @@ from contract import (
     spotter,
 )
 from hark.errors import ConfigError, ModelError
-from hark.integer_quantization import (
+from hark.network.crnn import STAGE_2
+from hark.network.layers import Affine
+from hark.network.spotter import Spotter
+from hark.shrinking.integer_quantization import (
     AffineNumbers,
     Calibration,
     IntegerCrnn,
@@ -31,11 +34,8 @@ from hark.integer_quantization import (
     quantize_to_integers,
     quantizer_of,
 )
-from hark.layers import Affine
-from hark.model_files import load, to_bytes
-from hark.models.crnn import STAGE_2
-from hark.models.spotter import Spotter
-from hark.quantization import RowQuantizer, quantize, weight_bits
+from hark.shrinking.quantization import RowQuantizer, quantize, weight_bits
+from hark.storage.model_files import load, to_bytes
 
 
 def sound(samples: int = 16_000) -> Tensor:

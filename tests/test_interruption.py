@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hark.errors import Interrupted
-from hark.interruption import SIGNALS, TERMINATED, Interruption, leaving_on_sigterm, unattended
+from hark.record.interruption import SIGNALS, TERMINATED, Interruption, leaving_on_sigterm, unattended
 
 ALL = (*SIGNALS, signal.SIGUSR1, signal.SIGHUP)
 
@@ -86,7 +86,7 @@ def test_outside_of_any_loop_sigterm_leaves_by_closing_what_is_open() -> None:
 def test_sigterm_again_while_things_are_closed_ends_the_process_there_and_then() -> None:
     script = """
 import os, signal
-from hark.interruption import leaving_on_sigterm
+from hark.record.interruption import leaving_on_sigterm
 with leaving_on_sigterm():
     try:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -110,7 +110,7 @@ def test_work_goes_on_when_its_terminal_dies(tmp_path: Path) -> None:
     script = """
 import fcntl, os, sys, termios, time
 from pathlib import Path
-from hark.interruption import unattended
+from hark.record.interruption import unattended
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 with unattended():
     print("at work", flush=True)

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hark.byte_stream import ByteReader, ByteWriter
 from hark.errors import ModelFileError
-from hark.layer_packing import KINDS, read_layers, write_layers
-from hark.packed_layers import Activation, FloatMatrix, Frame, IntegerMatrix, Linear
+from hark.packed.byte_stream import ByteReader, ByteWriter
+from hark.packed.layer_packing import KINDS, read_layers, write_layers
+from hark.packed.packed_layers import Activation, FloatMatrix, Frame, IntegerMatrix, Linear
 from packed_models import INNER, random_model
 
 

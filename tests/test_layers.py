@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from contract import seeded
 from hark.errors import ConfigError
-from hark.layers import Affine, Attention, Conv2d, Dropout, Gru, GruLayer, Linear
-from hark.streaming import flatten, leaf
+from hark.network.layers import Affine, Attention, Conv2d, Dropout, Gru, GruLayer, Linear
+from hark.network.streaming import flatten, leaf
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 

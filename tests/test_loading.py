@@ -12,14 +12,14 @@ from dataclasses import replace
 import pytest
 
 from faulty_sound import faulty
-from hark import workers as workers_module
-from hark.batching import Batch, Batches, Variation
-from hark.dataset import Task
-from hark.devices import Machine
 from hark.errors import DataStalled, UsageError
-from hark.features import LogMelConfig
-from hark.loading import STACKS, Loader
-from hark.runs import Run
+from hark.learning import workers as workers_module
+from hark.learning.batching import Batch, Batches, Variation
+from hark.learning.dataset import Task
+from hark.learning.devices import Machine
+from hark.learning.loading import STACKS, Loader
+from hark.network.features import LogMelConfig
+from hark.record.runs import Run
 
 NewRun = Callable[[str], Run]
 
@@ -212,7 +212,7 @@ def test_workers_that_cannot_be_started_are_done_without(
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hark.workers.Worker", refuse)
+    monkeypatch.setattr("hark.learning.workers.Worker", refuse)
     loading = Loading(new_run("a"), batches(tiny_task), workers=2)
     assert loading.digests(0, 3) == [digest(batches(tiny_task).make(number)) for number in range(3)]
     (warning,) = loading.warnings

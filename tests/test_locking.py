@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hark.errors import RunBusy, RunError
-from hark.locking import Holder, held, holder_of
+from hark.record.locking import Holder, held, holder_of
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_second_one_is_refused_with_pid_and_host(lock: Path) -> None:
 
 def test_a_death_gives_it_back(lock: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from hark.locking import held\n"
+        "import sys; from pathlib import Path; from hark.record.locking import held\n"
         "with held(Path(sys.argv[1])): print('in', flush=True); input()"
     )
     with subprocess.Popen(

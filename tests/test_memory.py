@@ -13,20 +13,20 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from hark.batching import Batch, Batches, Variation
-from hark.dataset import Task
-from hark.devices import Machine
-from hark.distillation import Distillation, DistillationConfig
 from hark.errors import OutOfMemory
-from hark.features import LogMelConfig
-from hark.memory import Gradients, is_out_of_memory, shortage
-from hark.model_files import to_bytes
-from hark.models.crnn import Trace
-from hark.models.spotter import Spotter
-from hark.progress import Progress
-from hark.runs import Run
-from hark.trainee import Trainee
-from hark.training import Lesson, Objective, TrainingConfig, cross_entropy, make_optimizer, train
+from hark.learning.batching import Batch, Batches, Variation
+from hark.learning.dataset import Task
+from hark.learning.devices import Machine
+from hark.learning.distillation import Distillation, DistillationConfig
+from hark.learning.memory import Gradients, is_out_of_memory, shortage
+from hark.learning.trainee import Trainee
+from hark.learning.training import Lesson, Objective, TrainingConfig, cross_entropy, make_optimizer, train
+from hark.network.crnn import Trace
+from hark.network.features import LogMelConfig
+from hark.network.spotter import Spotter
+from hark.record.progress import Progress
+from hark.record.runs import Run
+from hark.storage.model_files import to_bytes
 
 NewRun = Callable[[str], Run]
 NewSpotter = Callable[[], Spotter]

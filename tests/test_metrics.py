@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from hark.errors import UsageError
-from hark.metrics import (
+from hark.judging.metrics import (
     accuracy,
     alarm_rate_interval,
     alarm_statement,
@@ -396,6 +396,6 @@ def test_a_question_without_an_answer_is_refused(call: Callable[[], object], mes
 
 
 def test_importing_the_metrics_loads_neither_scipy_nor_torch() -> None:
-    loaded = "import sys, hark.metrics; print(sorted({'scipy', 'torch'} & set(sys.modules)))"
+    loaded = "import sys, hark.judging.metrics; print(sorted({'scipy', 'torch'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

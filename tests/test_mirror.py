@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from hark import mirror, standing, tracking
 from hark.errors import RunBusy, RunError, UsageError
-from hark.events import Event
-from hark.locking import held, holder_of
-from hark.runs import Run
-from hark.standing import Standing, note
+from hark.record import mirror, standing, tracking
+from hark.record.events import Event
+from hark.record.locking import held, holder_of
+from hark.record.runs import Run
+from hark.record.standing import Standing, note
 
 FAKE = Path(__file__).with_name("fake_tracker.py")
 
@@ -166,7 +166,7 @@ def test_what_does_not_even_heed_its_interruption_is_ended_with_its_stack_on_rec
 ) -> None:
     deaf = f"""
 import runpy, signal, sys
-from hark import mirror
+from hark.record import mirror
 mirror.GRACE_S = 0.5
 signal.alarm = lambda seconds: None
 sys.argv[0] = {str(FAKE)!r}
@@ -239,8 +239,8 @@ def test_when_the_training_is_killed_the_tracker_still_gets_the_rest(run: Run) -
     script = f"""
 import os, signal
 from pathlib import Path
-from hark import mirror
-from hark.runs import Run
+from hark.record import mirror
+from hark.record.runs import Run
 run = Run.open(Path({str(run.folder)!r}))
 with mirror.mirrors(run, ["wandb"], command={fake("nowhere")!r}):
     run.log("train", step=1, loss=0.5)

@@ -16,11 +16,11 @@ from safetensors.torch import save as to_safetensors
 
 from contract import SMALL, SMALL_FEATURES, small_sound, small_spotter, spotter
 from hark.errors import ModelFileError
-from hark.model_files import FORMAT, LARGEST_BYTES, digest_of, load, to_bytes
-from hark.models.crnn import PUBLISHED, STAGE_2, CrnnConfig
-from hark.models.spotter import Spotter, SpotterConfig
-from hark.pruning import PruningConfig, prune
-from hark.quantization import quantize
+from hark.network.crnn import PUBLISHED, STAGE_2, CrnnConfig
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.shrinking.pruning import PruningConfig, prune
+from hark.shrinking.quantization import quantize
+from hark.storage.model_files import FORMAT, LARGEST_BYTES, digest_of, load, to_bytes
 from peak_memory import allocating_at_most
 
 SHRUNK: dict[str, Callable[[Spotter], Spotter]] = {

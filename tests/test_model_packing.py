@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from contract import seeded, small_sound, small_spotter, spotter
-from hark import packing
-from hark.detection import OperatingPoint
 from hark.errors import ModelError
-from hark.integer_quantization import calibrate, quantize_to_integers
-from hark.model_packing import pack
-from hark.models.crnn import BASE, STAGE_2, CrnnConfig
-from hark.models.spotter import Spotter
-from hark.network_reference import NetworkReference
-from hark.quantization import quantize
+from hark.judging.detection import OperatingPoint
+from hark.network.crnn import BASE, STAGE_2, CrnnConfig
+from hark.network.spotter import Spotter
+from hark.packed import packing
+from hark.packed.network_reference import NetworkReference
+from hark.shipping.model_packing import pack
+from hark.shrinking.integer_quantization import calibrate, quantize_to_integers
+from hark.shrinking.quantization import quantize
 
 POINT = OperatingPoint(0.6, 2, 1.0)
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract import chunkings
-from hark.network_reference import NetworkReference, posteriors
-from hark.packed_layers import Activation, Affine, Convolution, IntegerMatrix, Linear, MeanPooling
-from hark.packed_model import PackedModel
+from hark.packed.network_reference import NetworkReference, posteriors
+from hark.packed.packed_layers import Activation, Affine, Convolution, IntegerMatrix, Linear, MeanPooling
+from hark.packed.packed_model import PackedModel
 from packed_models import ARITHMETICS, packed_models, random_model, some_features
 
 law = settings(max_examples=60, deadline=None, derandomize=True)

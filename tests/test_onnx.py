@@ -14,12 +14,12 @@ import torch
 
 from contract import seeded
 from hark.errors import ConfigError, VerificationError
-from hark.exports import onnx as exports
-from hark.exports.onnx import Input, Lockstep, OnnxStream, export_onnx, to_graph
-from hark.models.crnn import CrnnConfig
-from hark.models.spotter import Spotter, SpotterConfig
-from hark.quantization import quantize
-from hark.streaming import flatten
+from hark.network.crnn import CrnnConfig
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.network.streaming import flatten
+from hark.shipping import onnx as exports
+from hark.shipping.onnx import Input, Lockstep, OnnxStream, export_onnx, to_graph
+from hark.shrinking.quantization import quantize
 
 NETWORKS = {
     "two layers, windows of whole strides": CrnnConfig(channels=2, kernel=(5, 20), stride=(4, 10), hidden=(5, 4)),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hark.errors import ModelFileError
-from hark.packed_layers import (
+from hark.packed.packed_layers import (
     Activation,
     Affine,
     Attention,

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hark.detection import OperatingPoint
 from hark.errors import ModelFileError
-from hark.front_end_settings import LogMelConfig
-from hark.packed_layers import Activation, Frame, MeanPooling
-from hark.packed_model import PackedModel
+from hark.judging.detection import OperatingPoint
+from hark.packed.front_end_settings import LogMelConfig
+from hark.packed.packed_layers import Activation, Frame, MeanPooling
+from hark.packed.packed_model import PackedModel
 from packed_models import Maker, random_model
 
 

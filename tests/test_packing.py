@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hark import packing
-from hark.detection import OperatingPoint
 from hark.errors import ModelFileError
-from hark.front_end_settings import LogMelConfig
-from hark.network_reference import NetworkReference
-from hark.packed_model import PackedModel
+from hark.judging.detection import OperatingPoint
+from hark.packed import packing
+from hark.packed.front_end_settings import LogMelConfig
+from hark.packed.network_reference import NetworkReference
+from hark.packed.packed_model import PackedModel
 from packed_models import INNER, packed_models, random_model, some_features
 
 GOLDEN = Path(__file__).parent / "golden"

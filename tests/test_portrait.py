@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hark.events import Event
-from hark.portrait import LAST_REMARKS, MOST_POINTS, portrait, series
-from hark.runs import Run
-from hark.status import status_of
+from hark.record.events import Event
+from hark.record.portrait import LAST_REMARKS, MOST_POINTS, portrait, series
+from hark.record.runs import Run
+from hark.record.status import status_of
 from test_status import BEGAN, EVENTS, FAILED, TRAIN, event
 
 TAGS = {"div", "span", "b", "ul", "li", "svg", "text", "line", "polyline", "circle"}

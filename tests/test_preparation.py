@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hark import audio, inspection, preparation
-from hark.corpus import Clip
 from hark.errors import DecoderLost, RunError
-from hark.preparation import Form, Prepared, prepare
+from hark.sound import audio, inspection, preparation
+from hark.sound.corpus import Clip
+from hark.sound.preparation import Form, Prepared, prepare
 
 SECOND = Form(samples=16_000)
 RNG = np.random.default_rng(0)
@@ -199,7 +199,7 @@ def lost_on_the_short_one(recording: audio.Recording, **_: object) -> audio.Wave
 def test_processes_that_ask_at_once_wait_for_the_first(clips: list[Clip], kept: Path, tmp_path: Path) -> None:
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from hark import inspection, preparation; from hark.corpus import Clip\n"
+        "from hark.sound import inspection, preparation; from hark.sound.corpus import Clip\n"
         "examine = inspection.examine\n"
         "def seen(clip, **options):\n"
         "    os.write(1, clip.path.stem.encode())\n"

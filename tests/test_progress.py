@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from hark import progress
-from hark.events import Event
-from hark.progress import Progress
-from hark.runs import Run
+from hark.record import progress
+from hark.record.events import Event
+from hark.record.progress import Progress
+from hark.record.runs import Run
 
 STEPS = 120
 

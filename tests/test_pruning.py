@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from contract import SMALL, SMALL_SAMPLES, check_streaming_contract, chunkings, seeded, small_sound, small_spotter
-from hark.cost import cost_of
 from hark.errors import ConfigError, ModelError
-from hark.model_files import load, to_bytes
-from hark.models.crnn import Crnn
-from hark.models.spotter import Spotter
-from hark.pruning import PruningConfig, Units, all_units, calibration_loss, keep, prune, zero_rows
-from hark.quantization import quantize
+from hark.network.crnn import Crnn
+from hark.network.spotter import Spotter
+from hark.proof.cost import cost_of
+from hark.shrinking.pruning import PruningConfig, Units, all_units, calibration_loss, keep, prune, zero_rows
+from hark.shrinking.quantization import quantize
+from hark.storage.model_files import load, to_bytes
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 BINS = 3  # frequencies that the small network's convolution gives out

@@ -19,9 +19,8 @@ from contract import (
     spotter,
 )
 from hark.errors import ConfigError, ModelError
-from hark.model_files import load, to_bytes
-from hark.models.crnn import PUBLISHED, STAGE_2
-from hark.quantization import (
+from hark.network.crnn import PUBLISHED, STAGE_2
+from hark.shrinking.quantization import (
     QuantizedWeight,
     RowQuantizer,
     best_scale,
@@ -32,6 +31,7 @@ from hark.quantization import (
     set_quantized_weight,
     weight_bits,
 )
+from hark.storage.model_files import load, to_bytes
 
 law = settings(max_examples=40, deadline=None, derandomize=True)
 some_bits = st.integers(2, 8)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hark.errors import AudioError
-from hark.recording import MOST_CHANNELS, AudioInfo, mono, require_regular_file, require_sane
+from hark.sound.recording import MOST_CHANNELS, AudioInfo, mono, require_regular_file, require_sane
 
 HEADER = AudioInfo(16_000, 1, 16_000, "WAV", "PCM_16")
 

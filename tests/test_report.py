@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 
 from hark.errors import RunError, UsageError
 from hark.files import write_atomically
-from hark.runs import Run, find_runs
-from hark.standing import note
-from hark.study import Study, collect, pareto_front
+from hark.record.runs import Run, find_runs
+from hark.record.standing import note
+from hark.showing.study import Study, collect, pareto_front
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
 from hark.cli.report import report as command
-from hark.report import render, write_report
-from hark.wording import count, headline, mean_and_spread, significant, times
+from hark.showing.report import render, write_report
+from hark.showing.wording import count, headline, mean_and_spread, significant, times
 
 # (setting, group, kind, parents, MACs, parameters, bytes, metric in 1e-5 per fold)
 Row = tuple[str, str, str, list[str], int, int, int, list[float]]
@@ -249,9 +249,9 @@ def test_layers_add_up_to_the_totals(study: Study) -> None:
 
 def test_layers_of_a_real_network_add_up_to_its_totals(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from hark.cost import cost_of
-    from hark.models.crnn import PUBLISHED
-    from hark.models.spotter import Spotter, SpotterConfig
+    from hark.network.crnn import PUBLISHED
+    from hark.network.spotter import Spotter, SpotterConfig
+    from hark.proof.cost import cost_of
 
     run = add_run(tmp_path, ROWS[0], 0)
     counted = cost_of(Spotter(SpotterConfig(keyword="happy", network=PUBLISHED["base"]))).as_dict()

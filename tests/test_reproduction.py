@@ -15,13 +15,13 @@ from threading import Thread
 
 import pytest
 
-from hark import reproduction
-from hark.dataset import Source
 from hark.errors import RunError, UsageError
-from hark.models.crnn import CrnnConfig
-from hark.recipes import parse_recipe
-from hark.reproduction import Plan, reproduce, run_fold
-from hark.runs import Run
+from hark.learning.dataset import Source
+from hark.network.crnn import CrnnConfig
+from hark.recipes import reproduction
+from hark.recipes.recipe import parse_recipe
+from hark.recipes.reproduction import Plan, reproduce, run_fold
+from hark.record.runs import Run
 
 
 @pytest.fixture

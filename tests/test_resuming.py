@@ -17,12 +17,12 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hark import stages
 from hark.cli import cli, resuming
-from hark.command import COMMAND, Command
-from hark.dataset import Source
 from hark.errors import HarkError, RunBusy, RunError, UsageError
-from hark.runs import OUTPUT, Run
+from hark.learning.dataset import Source
+from hark.recipes import stages
+from hark.record.command import COMMAND, Command
+from hark.record.runs import OUTPUT, Run
 
 TRAIN = ("train", "--data", "corpus", "--keyword", "x", "--network", "base", "--out", "runs/base")
 Call = tuple[list[str], Path]
@@ -261,7 +261,7 @@ def test_detach_returns_when_a_run_is_under_way(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     starting(
-        "import time; from pathlib import Path; from hark.runs import Run\n"
+        "import time; from pathlib import Path; from hark.record.runs import Run\n"
         "print('decoding', flush=True)\n"
         "with Run.open_or_create(Path('runs/base'), about={}).locked(): time.sleep(600)"
     )

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hark.errors import RunError
-from hark.run_files import read_believable
-from hark.runs import ABOUT, Run
+from hark.record.runs import ABOUT, Run
+from hark.showing.run_files import read_believable
 
 NewRun = Callable[[str], Run]
 

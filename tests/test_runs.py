@@ -19,13 +19,13 @@ import pytest
 from click.testing import CliRunner
 
 from hark.cli.runs import runs as runs_command
-from hark.environment import environment
 from hark.errors import DiskFull, NoValidCheckpoint, RunBusy, RunError, UsageError
-from hark.runs import Run, find_runs
+from hark.record.environment import environment
+from hark.record.runs import Run, find_runs
 
 ABOUT = {"setting": "base", "kind": "train", "group": "ours", "fold": 0, "seed": 0, "parents": ["a", "b"]}
 CONFIG = {"training": {"rate": 0.1, "mels": (20, 40)}}
-CREATE = "import sys; from pathlib import Path; from hark.runs import Run"
+CREATE = "import sys; from pathlib import Path; from hark.record.runs import Run"
 
 Record = Callable[[str, object], None]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import hark
-from hark import packing
-from hark.detection import OperatingPoint
 from hark.errors import HarkError, ModelError, ModelFileError, UsageError
-from hark.packed_model import PackedModel
+from hark.judging.detection import OperatingPoint
+from hark.packed import packing
+from hark.packed.packed_model import PackedModel
 from hark.runtime import Model, Runner, Stream
 from packed_models import random_model
 

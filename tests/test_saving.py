@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hark import saving
 from hark.errors import DiskFull, RunError, UnsavedWork
-from hark.models.spotter import Spotter
-from hark.progress import Progress
-from hark.runs import Run
-from hark.saving import EPOCH_SHARE, Saver
-from hark.store import read_checkpoint
-from hark.trainee import Trainee
-from hark.training import TrainingConfig, make_optimizer
+from hark.learning import saving
+from hark.learning.saving import EPOCH_SHARE, Saver
+from hark.learning.trainee import Trainee
+from hark.learning.training import TrainingConfig, make_optimizer
+from hark.network.spotter import Spotter
+from hark.record.progress import Progress
+from hark.record.runs import Run
+from hark.record.store import read_checkpoint
 
 NewRun = Callable[[str], Run]
 STEPS_PER_EPOCH = 4

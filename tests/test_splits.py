@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hark import audio, corpus, splits
 from hark.cli.data import data
-from hark.corpus import Clip
 from hark.errors import CorpusError, UsageError
+from hark.sound import audio, corpus, splits
+from hark.sound.corpus import Clip
 
 SPEAKERS = st.lists(st.text("0123456789abcdef", min_size=1, max_size=8), min_size=1, max_size=40)
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from contract import check_streaming_contract, chunkings, seeded, small_spotter, spotter
 from hark.errors import ConfigError
-from hark.features import LogMelConfig
-from hark.models.crnn import BASE, PUBLISHED, STAGE_2, Crnn, CrnnConfig
-from hark.models.spotter import (
+from hark.network.crnn import BASE, PUBLISHED, STAGE_2, Crnn, CrnnConfig
+from hark.network.features import LogMelConfig
+from hark.network.spotter import (
     MOST_VALUES_PER_SECOND,
     Spotter,
     SpotterConfig,

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hark import stages
-from hark.cost import cost_of
-from hark.dataset import Task, clip_scores
 from hark.errors import RunError, UnsavedWork
 from hark.files import explained
-from hark.metrics import one_minus_auc
-from hark.model_files import load
-from hark.models.spotter import Spotter
-from hark.pruning import PruningConfig, prune
-from hark.quantization import is_quantized
-from hark.recipes import Recipe, parse_recipe
-from hark.reproduction import Plan
-from hark.runs import Run, find_runs
-from hark.stages import Bench, run_recipe
+from hark.judging.metrics import one_minus_auc
+from hark.learning.dataset import Task, clip_scores
+from hark.network.spotter import Spotter
+from hark.proof.cost import cost_of
+from hark.recipes import stages
+from hark.recipes.recipe import Recipe, parse_recipe
+from hark.recipes.reproduction import Plan
+from hark.recipes.stages import Bench, run_recipe
+from hark.record.runs import Run, find_runs
+from hark.shrinking.pruning import PruningConfig, prune
+from hark.shrinking.quantization import is_quantized
+from hark.storage.model_files import load
 
 EVERY = {"run.json", "config.json", "environment.json", "events.jsonl", "task.json", "lock"}
 MODEL = EVERY | {"model.safetensors", "cost.json"}

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hark import standing
-from hark.locking import held
-from hark.runs import Run
-from hark.standing import Standing, Tail, note, standings
+from hark.record import standing
+from hark.record.locking import held
+from hark.record.runs import Run
+from hark.record.standing import Standing, Tail, note, standings
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hark.errors import Interrupted, RunError
-from hark.events import Event
-from hark.status import LONGEST_REASON, duration, ending, printable, status_of
+from hark.record.events import Event
+from hark.record.status import LONGEST_REASON, duration, ending, printable, status_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hark import store as store_module
 from hark.errors import NoValidCheckpoint, RunError, UsageError
-from hark.store import MANIFEST, CheckpointStore, Damage, read_checkpoint
+from hark.record import store as store_module
+from hark.record.store import MANIFEST, CheckpointStore, Damage, read_checkpoint
 
 FAULT_POINTS = (
     "make_folder",
@@ -32,7 +32,7 @@ FILES: Mapping[str, bytes] = {"weights": b"\x00\x01\xfe\xff", "optimizer": b"mom
 SAVE = """
 import sys
 from pathlib import Path
-from hark.store import CheckpointStore
+from hark.record.store import CheckpointStore
 CheckpointStore(Path(sys.argv[1])).save(2, {"weights": b"new"}, info={})
 """
 

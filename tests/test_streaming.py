@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from contract import EXAMPLES, Example, check_streaming_contract, chunkings, streaming_classes
 from hark.errors import ConfigError
-from hark.layers import Dropout, GruLayer
-from hark.streaming import Chain, SlidingWindow, State, detach, flatten, state_bytes, unflatten
+from hark.network.layers import Dropout, GruLayer
+from hark.network.streaming import Chain, SlidingWindow, State, detach, flatten, state_bytes, unflatten
 
 ALL_EXAMPLES = [
     pytest.param(example, id=f"{cls.__name__}-{number}")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hark import supervision
-from hark.runs import Run
-from hark.supervision import ON_ANOTHER_DEVICE, reason_to_restart, supervise
+from hark.record import supervision
+from hark.record.runs import Run
+from hark.record.supervision import ON_ANOTHER_DEVICE, reason_to_restart, supervise
 
 NewRun = Callable[[str], Run]
 
@@ -21,7 +21,7 @@ NewRun = Callable[[str], Run]
 COMMAND = """
 import os, signal, sys
 from pathlib import Path
-from hark.runs import Run
+from hark.record.runs import Run
 
 folder, *given = sys.argv[1:]
 starts, ends = Path(folder, "starts.txt"), Path(folder, "ends.txt")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from hark import _espeak, audio, corpus, synthesis
 from hark.cli.synthesize import synthesize as command
 from hark.confinement import Helper, HelperLost
 from hark.errors import SynthesisError, UsageError
-from hark.synthesis import Voice, cast, synthesize, synthesize_corpus, synthesize_stream
+from hark.sound import _espeak, audio, corpus, synthesis
+from hark.sound.synthesis import Voice, cast, synthesize, synthesize_corpus, synthesize_stream
 
 needs_espeak = pytest.mark.skipif(
     find_spec("espeakng_loader") is None, reason='no espeak-ng: pip install "hark-kws[synthesis]"'

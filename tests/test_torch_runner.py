@@ -5,10 +5,10 @@ import torch
 
 from contract import small_spotter
 from front_ends import some_sound
-from hark import packing
-from hark.model_packing import pack
+from hark.packed import packing
 from hark.runtime import Model, Runner
-from hark.torch_runner import TorchRunner
+from hark.shipping.model_packing import pack
+from hark.shipping.torch_runner import TorchRunner
 
 
 def test_torch_and_the_engine_agree_through_the_same_door_to_1e_5() -> None:

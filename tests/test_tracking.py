@@ -18,11 +18,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hark import standing
 from hark.cli.track import track
 from hark.errors import UsageError
-from hark.runs import Run
-from hark.tracking import BACKENDS, TensorBoard, fatal_error, metrics, require_installed, rows_written
+from hark.record import standing
+from hark.record.runs import Run
+from hark.record.tracking import BACKENDS, TensorBoard, fatal_error, metrics, require_installed, rows_written
 
 
 @pytest.fixture

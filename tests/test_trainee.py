@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from hark.errors import RunError
-from hark.models.spotter import Spotter
-from hark.runs import Run
-from hark.store import read_checkpoint
-from hark.trainee import AVERAGE, Trainee
-from hark.training import TrainingConfig, make_optimizer
+from hark.learning.trainee import AVERAGE, Trainee
+from hark.learning.training import TrainingConfig, make_optimizer
+from hark.network.spotter import Spotter
+from hark.record.runs import Run
+from hark.record.store import read_checkpoint
 
 NewRun = Callable[[str], Run]
 

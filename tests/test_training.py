@@ -17,19 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hark.batching import Batch, Batches, Variation
-from hark.dataset import Dataset, Task, clip_scores
-from hark.devices import Machine
 from hark.errors import ConfigError, DeviceError, Interrupted, NoValidCheckpoint
-from hark.features import LogMelConfig
-from hark.metrics import one_minus_auc
-from hark.model_files import to_bytes
-from hark.models.crnn import Trace
-from hark.models.spotter import Spotter
-from hark.runs import Run
-from hark.streaming import State, flatten
-from hark.trainee import Trainee
-from hark.training import (
+from hark.judging.metrics import one_minus_auc
+from hark.learning.batching import Batch, Batches, Variation
+from hark.learning.dataset import Dataset, Task, clip_scores
+from hark.learning.devices import Machine
+from hark.learning.trainee import Trainee
+from hark.learning.training import (
     Objective,
     TrainingConfig,
     cross_entropy,
@@ -39,6 +33,12 @@ from hark.training import (
     set_pace,
     train,
 )
+from hark.network.crnn import Trace
+from hark.network.features import LogMelConfig
+from hark.network.spotter import Spotter
+from hark.network.streaming import State, flatten
+from hark.record.runs import Run
+from hark.storage.model_files import to_bytes
 
 NewRun = Callable[[str], Run]
 NewSpotter = Callable[[], Spotter]

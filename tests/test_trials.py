@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hark import trials
-from hark.doctor import TESTED
 from hark.errors import RunError
+from hark.record import trials
+from hark.record.doctor import TESTED
 
 
 def test_the_disk_is_tried_where_runs_would_go_and_left_as_it_was(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hark.errors import DownloadError
-from hark.unpacking import Limits, unpack
+from hark.sound.unpacking import Limits, unpack
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 

@@ -7,16 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hark import validation as validation_module
-from hark.dataset import Task, clip_scores
-from hark.interruption import Interruption
-from hark.metrics import one_minus_auc
-from hark.models.spotter import Spotter
-from hark.progress import Progress
-from hark.runs import Run
-from hark.trainee import Trainee
-from hark.training import TrainingConfig, make_optimizer
-from hark.validation import Validation, validate
+from hark.judging.metrics import one_minus_auc
+from hark.learning import validation as validation_module
+from hark.learning.dataset import Task, clip_scores
+from hark.learning.trainee import Trainee
+from hark.learning.training import TrainingConfig, make_optimizer
+from hark.learning.validation import Validation, validate
+from hark.network.spotter import Spotter
+from hark.record.interruption import Interruption
+from hark.record.progress import Progress
+from hark.record.runs import Run
 
 NewRun = Callable[[str], Run]
 NewSpotter = Callable[[], Spotter]

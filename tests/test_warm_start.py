@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from hark.dataset import Task
 from hark.errors import HarkError, ModelError, NoValidCheckpoint, RunError
-from hark.model_files import load, to_bytes
-from hark.models.crnn import CrnnConfig
-from hark.models.spotter import Spotter, SpotterConfig
-from hark.quantization import quantize
-from hark.recipes import parse_recipe
-from hark.runs import Run
-from hark.stages import Bench, run_recipe
-from hark.trainee import Trainee
-from hark.training import TrainingConfig, make_optimizer
-from hark.warm_start import is_run, with_weights
+from hark.learning.dataset import Task
+from hark.learning.trainee import Trainee
+from hark.learning.training import TrainingConfig, make_optimizer
+from hark.network.crnn import CrnnConfig
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.recipes.recipe import parse_recipe
+from hark.recipes.stages import Bench, run_recipe
+from hark.record.runs import Run
+from hark.shrinking.quantization import quantize
+from hark.storage.model_files import load, to_bytes
+from hark.storage.warm_start import is_run, with_weights
 
 NewSpotter = Callable[[], Spotter]
 NewRun = Callable[[str], Run]

@@ -19,16 +19,16 @@ from hypothesis import given
 import hark
 from hark.cli.runs import attach
 from hark.errors import RunError
-from hark.events import Event
-from hark.runs import Run
-from hark.status import status_of
-from hark.watching import follow, line, summary
+from hark.record.events import Event
+from hark.record.runs import Run
+from hark.record.status import status_of
+from hark.record.watching import follow, line, summary
 from test_status import BEGAN, EVENTS, TRAIN, event
 
 WORKER = """
 import sys
 from pathlib import Path
-from hark.runs import Run
+from hark.record.runs import Run
 run = Run.open(Path(sys.argv[1]))
 with run.at_work():
     print("in", flush=True)
@@ -110,7 +110,7 @@ def test_a_summary_has_state_figures_pace_and_remarks() -> None:
 
 def test_attaching_needs_neither_torch_nor_numpy_and_importing_hark_nothing_at_all(run: Run) -> None:
     script = (
-        "import sys; import hark; assert 'hark.runs' not in sys.modules\n"
+        "import sys; import hark; assert 'hark.record.runs' not in sys.modules\n"
         "run = hark.attach(sys.argv[1]); run._repr_html_(); print(run.status)\n"
         "print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
     )

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hark.errors import AudioError
-from hark.recording import AudioInfo, mono
-from hark.wav import MOST_CHUNKS, PlainWav, open_plain
+from hark.sound.recording import AudioInfo, mono
+from hark.sound.wav import MOST_CHUNKS, PlainWav, open_plain
 
 SUBTYPES = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
 SOUND = np.random.default_rng(0).integers(-32_768, 32_768, 1_000).astype("<i2").tobytes()

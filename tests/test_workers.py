@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from hark import workers
-from hark.batching import Batches, Variation
-from hark.dataset import Source, Task
 from hark.errors import UsageError
-from hark.features import LogMelConfig
-from hark.workers import Died, Hangs, InProcess, Maker, Worker, answer_of, hire, write_stacks
+from hark.learning import workers
+from hark.learning.batching import Batches, Variation
+from hark.learning.dataset import Source, Task
+from hark.learning.workers import Died, Hangs, InProcess, Maker, Worker, answer_of, hire, write_stacks
+from hark.network.features import LogMelConfig
 
 LIMIT_S = 60.0
 
@@ -127,10 +127,10 @@ def test_the_stacks_of_all_are_written_even_of_a_stopped_one(batches: Batches, t
 ENDLESS = """
 import sys, time
 from pathlib import Path
-from hark.batching import Batches, Variation
-from hark.dataset import Source, load_task
-from hark.features import LogMelConfig
-from hark.workers import InProcess, hire
+from hark.learning.batching import Batches, Variation
+from hark.learning.dataset import Source, load_task
+from hark.network.features import LogMelConfig
+from hark.learning.workers import InProcess, hire
 
 class Endless(Batches):
     def make(self, number):

@@ -21,7 +21,7 @@ from typing import Any
 
 from peers import SCENARIOS, measure, versions
 
-from hark.environment import environment
+from hark.record.environment import environment
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

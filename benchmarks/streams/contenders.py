@@ -67,7 +67,7 @@ class HarkTorch:
     def __init__(self, path: str) -> None:
         import torch
 
-        from hark.model_files import load
+        from hark.storage.model_files import load
 
         torch.set_num_threads(1)
         torch.set_grad_enabled(False)
@@ -88,7 +88,7 @@ class HarkOnnx:
     streams = 1
 
     def __init__(self, path: str) -> None:
-        from hark.exports.onnx import OnnxStream
+        from hark.shipping.onnx import OnnxStream
 
         graph = Path(path).read_bytes()
         self.model_bytes = len(graph)

@@ -6,7 +6,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Name → the module it is taken from when it is first asked for, so that `import hark` stays quick.
-_LAZY = {"Model": "hark.runtime", "attach": "hark.watching"}
+_LAZY = {"Model": "hark.runtime", "attach": "hark.record.watching"}
 __all__ = ["__version__", *_LAZY]
 
 

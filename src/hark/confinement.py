@@ -44,7 +44,7 @@ LONGEST_ERROR = 4096
 LONGEST_COMPLAINT_BYTES = 1 << 20
 _HEADER = struct.Struct("<IQ")
 
-Module: TypeAlias = Literal["hark.decoding", "hark._espeak", "hark.importing"]
+Module: TypeAlias = Literal["hark.sound.decoding", "hark.sound._espeak", "hark.storage.importing"]
 """The far ends that there are: what runs is never named by data."""
 
 Answer: TypeAlias = tuple[Mapping[str, Any], bytes | memoryview]

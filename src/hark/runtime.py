@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hark import packing
-from hark.detection import Detector, OperatingPoint
 from hark.errors import ModelError, ModelFileError
+from hark.judging.detection import Detector, OperatingPoint
+from hark.packed import packing
 
 if TYPE_CHECKING:
     from hark import _engine

@@ -15,11 +15,6 @@ import sys
 import time
 from typing import Any
 
-import hark.cli.learning
-import hark.cli.road
-import hark.report
-import hark.reproduction  # noqa: F401 (all that a command would load, torch before anything)
-
 
 def main() -> None:
     """Answer orders until there are no more; a child leaves by what the command line raises."""

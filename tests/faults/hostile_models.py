@@ -18,9 +18,9 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from contract import small_spotter
-from hark.model_files import digest_of, to_bytes
-from hark.models.crnn import PUBLISHED, Crnn
-from hark.models.reference import ReferenceCrnn
+from hark.network.crnn import PUBLISHED, Crnn
+from hark.network.reference import ReferenceCrnn
+from hark.storage.model_files import digest_of, to_bytes
 
 
 class Trap:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hark import corpus, results
 from hark.errors import CorpusError, RunError
-from hark.runs import Run
+from hark.record.runs import Run
+from hark.showing import results
+from hark.sound import corpus
 from test_unpacking import MALICIOUS
 
 Record = Callable[[str, object], None]
@@ -28,7 +29,7 @@ UNPACK = """
 import json, sys, time
 from pathlib import Path
 from hark.errors import HarkError
-from hark.unpacking import unpack
+from hark.sound.unpacking import unpack
 told = []
 for name in sys.argv[1:]:
     began_s = time.process_time()

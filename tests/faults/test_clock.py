@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from hark_processes import Parent, start_fresh
 
-from hark.dataset import Source
-from hark.runs import Run
+from hark.learning.dataset import Source
+from hark.record.runs import Run
 
 Record = Callable[[str, object], None]
 

@@ -18,9 +18,9 @@ from hark_processes import one_thread
 
 import hark
 from hark.cli import cli
-from hark.dataset import Source
-from hark.runs import OUTPUT, Run
-from hark.watching import follow
+from hark.learning.dataset import Source
+from hark.record.runs import OUTPUT, Run
+from hark.record.watching import follow
 
 LIMIT_S = 120
 STARTED = "started"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from hark_processes import Parent
 
-from hark.dataset import Source
-from hark.runs import Run
+from hark.learning.dataset import Source
+from hark.record.runs import Run
 
 Record = Callable[[str, object], None]
 
@@ -29,19 +29,19 @@ training = {epochs = 14, batch_size = 16, learning_rate = 0.02, validations = 1}
 
 # What is run in the process of the training before it begins.
 AFTER_EACH_STEP = """
-import hark.trainee
-advance = hark.trainee.Trainee.advance
+import hark.learning.trainee
+advance = hark.learning.trainee.Trainee.advance
 
 def advance_and_more(trainee):
     advance(trainee)
     after(trainee.step)
 
-hark.trainee.Trainee.advance = advance_and_more
+hark.learning.trainee.Trainee.advance = advance_and_more
 """
 ON_A_SMALL_DISK = """
 import atexit, ctypes, json, shutil, subprocess, time
 from contextlib import suppress
-from hark.store import CheckpointStore, read_checkpoint
+from hark.record.store import CheckpointStore, read_checkpoint
 from pathlib import Path
 
 CLONE_NEWNS = 0x20000  # what is mounted from here on is seen by this process alone

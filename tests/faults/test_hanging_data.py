@@ -19,16 +19,16 @@ import pytest
 from torch import Tensor
 
 from faulty_sound import HELD, LockedSound, faulty, with_sound
-from hark.batching import Batch, Batches, Variation
-from hark.dataset import Source, Task
-from hark.devices import Machine
-from hark.features import LogMelConfig
-from hark.loading import STACKS
-from hark.model_files import to_bytes
-from hark.models.crnn import Trace
-from hark.models.spotter import Spotter
-from hark.runs import Run
-from hark.training import Objective, TrainingConfig, cross_entropy, train
+from hark.learning.batching import Batch, Batches, Variation
+from hark.learning.dataset import Source, Task
+from hark.learning.devices import Machine
+from hark.learning.loading import STACKS
+from hark.learning.training import Objective, TrainingConfig, cross_entropy, train
+from hark.network.crnn import Trace
+from hark.network.features import LogMelConfig
+from hark.network.spotter import Spotter
+from hark.record.runs import Run
+from hark.storage.model_files import to_bytes
 
 NewRun = Callable[[str], Run]
 NewSpotter = Callable[[], Spotter]
@@ -195,12 +195,12 @@ def test_workers_killed_at_random_change_nothing(
 LOAD = """
 import hashlib, os, sys
 from pathlib import Path
-from hark.batching import Batches, Variation
-from hark.dataset import Source, load_task
-from hark.devices import Machine
-from hark.features import LogMelConfig
-from hark.loading import Loader
-from hark.runs import Run
+from hark.learning.batching import Batches, Variation
+from hark.learning.dataset import Source, load_task
+from hark.learning.devices import Machine
+from hark.network.features import LogMelConfig
+from hark.learning.loading import Loader
+from hark.record.runs import Run
 
 if __name__ == "__main__":
     root, cache, speech, folder = map(Path, sys.argv[1:])

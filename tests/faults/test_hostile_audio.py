@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from hark import corpus, decoding
 from hark.cli import main
-from hark.corpus import Clip
-from hark.dataset import Source, Task, load_task
-from hark.inspection import examine
-from hark.preparation import Form, prepare
-from hark.runs import find_runs
+from hark.learning.dataset import Source, Task, load_task
+from hark.record.runs import find_runs
+from hark.sound import corpus, decoding
+from hark.sound.corpus import Clip
+from hark.sound.inspection import examine
+from hark.sound.preparation import Form, prepare
 from test_inspection import NOISE, VERDICTS, wav_bytes
 
 Record = Callable[[str, object], None]

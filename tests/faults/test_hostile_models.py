@@ -22,13 +22,13 @@ from hostile_models import (
 from measured_commands import HANG_S, measured
 
 from contract import seeded, small_spotter
-from hark import audio
 from hark.cli import COMMANDS, cli
-from hark.importing import import_checkpoint
-from hark.model_files import to_bytes
-from hark.models.crnn import PUBLISHED, Crnn, CrnnConfig
-from hark.models.reference import ReferenceCrnn
-from hark.models.spotter import MOST_VALUES_PER_SECOND, Spotter, SpotterConfig
+from hark.network.crnn import PUBLISHED, Crnn, CrnnConfig
+from hark.network.reference import ReferenceCrnn
+from hark.network.spotter import MOST_VALUES_PER_SECOND, Spotter, SpotterConfig
+from hark.sound import audio
+from hark.storage.importing import import_checkpoint
+from hark.storage.model_files import to_bytes
 
 MOST_MIB = 256
 

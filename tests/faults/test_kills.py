@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from hark_processes import Parent, Process, Start, start_fresh
 
-from hark.dataset import Source
 from hark.files import TEMPORARY
-from hark.runs import Run, find_runs
+from hark.learning.dataset import Source
+from hark.record.runs import Run, find_runs
 
 SEED = 20260101
 RECIPE = """
@@ -136,7 +136,7 @@ def outlive(process: Process, life_s: float) -> int:
 SAVE_LARGE = """
 import sys
 from pathlib import Path
-from hark.runs import Run
+from hark.record.runs import Run
 run = Run.open(Path(sys.argv[1]))
 run.checkpoints.keep = 1
 tensor = bytes(160 << 20)

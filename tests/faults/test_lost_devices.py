@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hark_processes import Parent, start_fresh
 
-from hark import devices
-from hark.dataset import Source
-from hark.devices import wait_for_device
-from hark.runs import Run
+from hark.learning import devices
+from hark.learning.dataset import Source
+from hark.learning.devices import wait_for_device
+from hark.record.runs import Run
 
 Record = Callable[[str, object], None]
 
@@ -34,7 +34,7 @@ LOSS_AT = 30
 LOSE_DEVICE = """
 import torch
 from pathlib import Path
-from hark.memory import Gradients
+from hark.learning.memory import Gradients
 
 lost, compute = Path({lost!r}), Gradients.compute
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hark_processes import Parent
 
-from hark.dataset import Source
-from hark.runs import Run
+from hark.learning.dataset import Source
+from hark.record.runs import Run
 
 Record = Callable[[str, object], None]
 
@@ -29,8 +29,8 @@ kind = "train"
 network = {channels = 2, kernel = [5, 20], stride = [4, 16], hidden = [6, 6], dropout = 0.2}
 """
 EACH_STEP = """
-import hark.progress
-hark.progress.LOG_EVERY_STEPS = 1
+import hark.record.progress
+hark.record.progress.LOG_EVERY_STEPS = 1
 """
 MEASURE = (
     EACH_STEP

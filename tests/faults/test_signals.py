@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from hark_processes import Forked, Parent
 
-from hark.dataset import Source
 from hark.files import TEMPORARY
-from hark.runs import Run
+from hark.learning.dataset import Source
+from hark.record.runs import Run
 
 Record = Callable[[str, object], None]
 
@@ -32,15 +32,15 @@ training = {epochs = 12, batch_size = 16, learning_rate = 0.02, validations = 2}
 STEPS = 36
 # What is run in the process before it begins: the file `at` names the step that it is at.
 TELL_STEPS = """
-import hark.trainee
-advance = hark.trainee.Trainee.advance
+import hark.learning.trainee
+advance = hark.learning.trainee.Trainee.advance
 
 def advance_and_tell(trainee):
     advance(trainee)
     with open(at, "w") as file:
         file.write(str(trainee.step))
 
-hark.trainee.Trainee.advance = advance_and_tell
+hark.learning.trainee.Trainee.advance = advance_and_tell
 """
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from hark.dataset import Task
-from hark.devices import Machine
 from hark.errors import NoValidCheckpoint
-from hark.models.spotter import Spotter
-from hark.runs import Run
-from hark.store import MANIFEST, CheckpointStore, Damage
-from hark.training import TrainingConfig, train
+from hark.learning.dataset import Task
+from hark.learning.devices import Machine
+from hark.learning.training import TrainingConfig, train
+from hark.network.spotter import Spotter
+from hark.record.runs import Run
+from hark.record.store import MANIFEST, CheckpointStore, Damage
 
 SEED = 20260101
 # Such a rate that the best of the nine steps is not among the newest three.
@@ -35,7 +35,7 @@ SAVES = """
 import sys
 from pathlib import Path
 from hark.files import write_atomically
-from hark.runs import Run
+from hark.record.runs import Run
 run = Run.open_or_create(Path(sys.argv[1]), about={})
 with run.locked():
     for step in range(1, 7):

@@ -18,16 +18,16 @@ from test_disk_faults import AFTER_EACH_STEP, can_mount
 from torch import Tensor
 from wandb_server import Manner, dropping, silent, wandb_server
 
-from hark import mirror, progress
-from hark.batching import Batch
-from hark.dataset import Source, Task
-from hark.events import Event
-from hark.model_files import to_bytes
-from hark.models.crnn import Trace
-from hark.models.spotter import Spotter
-from hark.runs import Run
-from hark.standing import Standing, standing
-from hark.training import TrainingConfig, cross_entropy, train
+from hark.learning.batching import Batch
+from hark.learning.dataset import Source, Task
+from hark.learning.training import TrainingConfig, cross_entropy, train
+from hark.network.crnn import Trace
+from hark.network.spotter import Spotter
+from hark.record import mirror, progress
+from hark.record.events import Event
+from hark.record.runs import Run
+from hark.record.standing import Standing, standing
+from hark.storage.model_files import to_bytes
 
 FAKE = Path(__file__).parents[1] / "fake_tracker.py"
 SHORT = TrainingConfig(epochs=4, batch_size=16, learning_rate=0.02, averaging=0.9, validations=2)
@@ -40,8 +40,8 @@ LINGER_S = 5
 IMPATIENT = f"""
 import sys
 from pathlib import Path
-from hark import mirror, tracking
-from hark.runs import Run
+from hark.record import mirror, tracking
+from hark.record.runs import Run
 folder, _, name = sys.argv[1:]
 mirror.serve(Run.open(Path(folder)), to=name, open_backend=tracking.BACKENDS[name], linger_s={LINGER_S})
 """
@@ -375,11 +375,11 @@ ON_A_SMALL_DISK = f"""
 import ctypes, subprocess, time
 from contextlib import suppress
 from pathlib import Path
-import hark.mirror, hark.progress, hark.stages
+import hark.record.mirror, hark.record.progress, hark.recipes.stages
 
-hark.mirror.PARTING_S = 60.0
-hark.progress.LOG_EVERY_STEPS = 1
-mirrors = hark.stages.mirrors
+hark.record.mirror.PARTING_S = 60.0
+hark.record.progress.LOG_EVERY_STEPS = 1
+mirrors = hark.recipes.stages.mirrors
 small = None
 
 def on_a_small_disk(run, trackers):
@@ -392,7 +392,7 @@ def on_a_small_disk(run, trackers):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
     return mirrors(run, trackers)
 
-hark.stages.mirrors = on_a_small_disk
+hark.recipes.stages.mirrors = on_a_small_disk
 
 def after(step):
     if step == {FULL_AT}:

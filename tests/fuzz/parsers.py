@@ -26,21 +26,23 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from contract import small_spotter
-from hark import audio, corpus, locking, packing
-from hark.command import COMMAND, Command
 from hark.errors import HarkError, UsageError
-from hark.events import EventLog
 from hark.files import digest, to_json
-from hark.model_files import digest_of, load, to_bytes
-from hark.portrait import portrait
-from hark.quantization import quantize
-from hark.recipes import COOKBOOK, load_recipe, override, parse_recipe
-from hark.runs import ABOUT, CONFIG, LOCK, Run
-from hark.status import status_of
-from hark.store import CheckpointStore
-from hark.study import collect
-from hark.unpacking import Limits, unpack
-from hark.watching import line, summary
+from hark.packed import packing
+from hark.recipes.recipe import COOKBOOK, load_recipe, override, parse_recipe
+from hark.record import locking
+from hark.record.command import COMMAND, Command
+from hark.record.events import EventLog
+from hark.record.portrait import portrait
+from hark.record.runs import ABOUT, CONFIG, LOCK, Run
+from hark.record.status import status_of
+from hark.record.store import CheckpointStore
+from hark.record.watching import line, summary
+from hark.showing.study import collect
+from hark.shrinking.quantization import quantize
+from hark.sound import audio, corpus
+from hark.sound.unpacking import Limits, unpack
+from hark.storage.model_files import digest_of, load, to_bytes
 from packed_models import ARITHMETICS, INNER, random_model
 
 Feed = Callable[[bytes, Path], object]

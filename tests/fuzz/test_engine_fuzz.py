@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import hark
-from hark import packing
+from hark.packed import packing
 from packed_models import ARITHMETICS, INNER, random_model
 
 ENGINE = Path(hark.__file__).parent / "engine"

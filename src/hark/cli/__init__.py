@@ -14,8 +14,8 @@ import click
 
 from hark import __version__
 from hark.errors import HarkError
-from hark.interruption import TERMINATED, leaving_on_sigterm
 from hark.notices import say
+from hark.record.interruption import TERMINATED, leaving_on_sigterm
 
 # Command → (where it lives, one line for the list). The list must not load torch.
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import click
 
-from hark import audio, corpus, download, inspection, splits
-from hark.corpus import Clip
 from hark.errors import AudioError, CorpusError, UsageError
+from hark.sound import audio, corpus, download, inspection, splits
+from hark.sound.corpus import Clip
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from hark.cli.options import PATH, print_json
-from hark.doctor import Finding, examine
+from hark.record.doctor import Finding, examine
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hark.cli.options import AS_JSON, FOLD, MODEL, PATH, corpus_options, model_file, print_json, source
-from hark.detection import OperatingPoint
 from hark.errors import UsageError
+from hark.judging.detection import OperatingPoint
 
 if TYPE_CHECKING:
-    from hark.models.spotter import Spotter
+    from hark.network.spotter import Spotter
 
 
 @click.command()
@@ -29,8 +29,8 @@ def evaluate(model: Path, as_json: bool, fold: int, **corpus: Any) -> None:
     Example:
       $ hark evaluate runs/student --data speech_commands --keyword happy --speech speech
     """
-    from hark.dataset import clip_scores, load_task
-    from hark.evaluation import judge_clips, judge_stream
+    from hark.learning.dataset import clip_scores, load_task
+    from hark.proof.evaluation import judge_clips, judge_stream
 
     spotter = _model_for(corpus["keyword"], model)
     loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
@@ -71,17 +71,17 @@ def check_stream(
     Example:
       $ hark check-stream runs/student --data speech_commands --keyword happy --step 10 --step 20
     """
-    from hark.dataset import load_task
-    from hark.evaluation import check_stream as check
-    from hark.evaluation import nine_clips
+    from hark.learning.dataset import load_task
+    from hark.proof.evaluation import check_stream as check
+    from hark.proof.evaluation import nine_clips
 
     spotter = _model_for(corpus["keyword"], model)
     loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
     clips, labels = nine_clips(loaded.testing)
     result = check(spotter, clips, labels=labels, chunk_frames=steps)
     if plot:
-        from hark.charts import posterior_over_time
         from hark.files import write_atomically
+        from hark.showing.charts import posterior_over_time
 
         write_atomically(plot, posterior_over_time(result, title="Posterior over nine clips").encode())
     if as_json:
@@ -100,7 +100,7 @@ def check_stream(
 
 def _model_for(keyword: str, path: Path) -> Spotter:
     """The model at `path`, which must spot `keyword`: another's figures would look like any other."""
-    from hark.model_files import load
+    from hark.storage.model_files import load
 
     model = load(model_file(path))
     if model.config.keyword != keyword:
@@ -128,7 +128,7 @@ def detect(model: Path, files: tuple[Path, ...], truth: Path | None, as_json: bo
       $ hark detect runs/student --truth evening.jsonl
       2 words, 0 missed; 1 alarm in 0.52 h: 1.9 per hour (95 % interval 0.05-10.7)
     """
-    from hark.model_files import load
+    from hark.storage.model_files import load
 
     spotter = load(model_file(model))
     operating = OperatingPoint(
@@ -143,7 +143,7 @@ def detect(model: Path, files: tuple[Path, ...], truth: Path | None, as_json: bo
 
 
 def _print_detections(spotter: Any, files: tuple[Path, ...], point: OperatingPoint, as_json: bool) -> None:
-    from hark.evaluation import detections_in
+    from hark.proof.evaluation import detections_in
 
     found = ((path, detection) for path in files for detection in detections_in(spotter, path, point))
     if as_json:
@@ -154,8 +154,8 @@ def _print_detections(spotter: Any, files: tuple[Path, ...], point: OperatingPoi
 
 
 def _print_outcome(spotter: Any, truth: Path, point: OperatingPoint, as_json: bool) -> None:
-    from hark.corpus import read_manifest
-    from hark.evaluation import judge_recordings
+    from hark.proof.evaluation import judge_recordings
+    from hark.sound.corpus import read_manifest
 
     outcome = judge_recordings(spotter, read_manifest(truth), point)
     if as_json:

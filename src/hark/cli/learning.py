@@ -68,8 +68,8 @@ def train(
     if weights_only_from is not None:
         raise UsageError("--weights-only-from goes with --network; in a RECIPE a stage has the key weights_from")
     require_device(task)
-    from hark.recipes import load_recipe
-    from hark.reproduction import Plan, run_fold
+    from hark.recipes.recipe import load_recipe
+    from hark.recipes.reproduction import Plan, run_fold
 
     fold, trackers = task.pop("fold"), task.pop("trackers")
     loaded = load_recipe(recipe, overrides=overrides)
@@ -123,9 +123,9 @@ def prune(model: Path, teachers: tuple[Path, ...], out: Path, overrides: tuple[s
 def _single(table: dict[str, Any], out: Path, overrides: tuple[str, ...], **task: Any) -> None:
     """Run one stage as the run `out`, with all that a recipe's stage gets."""
     require_device(task)
-    from hark.dataset import load_task
-    from hark.recipes import override, parse_recipe
-    from hark.stages import Bench, run_recipe
+    from hark.learning.dataset import load_task
+    from hark.recipes.recipe import override, parse_recipe
+    from hark.recipes.stages import Bench, run_recipe
 
     trackers, fold = (task.pop(key) for key in ("trackers", "fold"))
     folder = out.resolve()

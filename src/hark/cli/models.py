@@ -12,7 +12,7 @@ import click
 from hark.cli.options import AS_JSON, MODEL, PATH, model_file, print_json
 
 if TYPE_CHECKING:
-    from hark.cost import Cost
+    from hark.proof.cost import Cost
 
 
 @click.command()
@@ -28,8 +28,8 @@ def quantize(model: Path, bits: int, out: Path) -> None:
       student-int8.safetensors: 5,004 bytes, 15,380 before (3.1x smaller)
     """
     from hark.files import write_atomically
-    from hark.model_files import load, to_bytes
-    from hark.quantization import quantize as to_grid
+    from hark.shrinking.quantization import quantize as to_grid
+    from hark.storage.model_files import load, to_bytes
 
     source = model_file(model)
     content = to_bytes(to_grid(load(source), bits=bits))
@@ -51,8 +51,8 @@ def import_(checkpoint: Path, keyword: str, out: Path) -> None:
       sheila.safetensors: 70,443 parameters, spots 'sheila'
     """
     from hark.files import write_atomically
-    from hark.importing import import_checkpoint
-    from hark.model_files import to_bytes
+    from hark.storage.importing import import_checkpoint
+    from hark.storage.model_files import to_bytes
 
     model = import_checkpoint(checkpoint, keyword=keyword)
     write_atomically(out, to_bytes(model))
@@ -70,10 +70,10 @@ def cost(model: str, as_json: bool) -> None:
     Example:
       $ hark cost stage-2
     """
-    from hark.cost import cost_of
-    from hark.model_files import load
-    from hark.models.crnn import PUBLISHED
-    from hark.models.spotter import Spotter, SpotterConfig
+    from hark.network.crnn import PUBLISHED
+    from hark.network.spotter import Spotter, SpotterConfig
+    from hark.proof.cost import cost_of
+    from hark.storage.model_files import load
 
     file_bytes = None
     if model in PUBLISHED:

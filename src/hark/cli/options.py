@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from hark.command import Command
 from hark.errors import ModelFileError
-from hark.inspection import MAX_BAD_SHARE
-from hark.runs import MODEL_FILE
-from hark.splits import SplitRule
-from hark.tracking import BACKENDS
+from hark.record.command import Command
+from hark.record.runs import MODEL_FILE
+from hark.record.tracking import BACKENDS
+from hark.sound.inspection import MAX_BAD_SHARE
+from hark.sound.splits import SplitRule
 
 if TYPE_CHECKING:
-    from hark.dataset import Source
+    from hark.learning.dataset import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -67,7 +67,7 @@ def require_device(options: dict[str, Any]) -> None:
     Raises:
         DeviceError: it is not there.
     """
-    from hark.devices import choose_device
+    from hark.learning.devices import choose_device
 
     if not options["wait_min"]:
         choose_device(options["device"])
@@ -79,7 +79,7 @@ def machine(options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DeviceError: it is not there.
     """
-    from hark.devices import choose_device, wait_for_device
+    from hark.learning.devices import choose_device, wait_for_device
 
     device, wait_min, workers = (options.pop(name) for name in ("device", "wait_min", "workers"))
     if wait_min:
@@ -93,7 +93,7 @@ FOLD = click.option("--fold", type=click.IntRange(0), default=0, show_default=Tr
 
 def source(corpus: dict[str, Any], *, cache: Path) -> Source:
     """The values of `corpus_options` as one, decoded sound kept below `cache`."""
-    from hark.dataset import Source
+    from hark.learning.dataset import Source
 
     return Source(cache=cache / "cache", **corpus)
 

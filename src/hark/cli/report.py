@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from hark.files import to_json
-from hark.report import headline, write_report
+from hark.showing.report import headline, write_report
 
 
 @click.command()

@@ -18,11 +18,11 @@ import click
 
 from hark.cli import cli
 from hark.cli.options import PATH
-from hark.command import Command
 from hark.errors import RunBusy, RunError, UsageError
 from hark.files import explained, make_folder
-from hark.runs import OUTPUT, Run, find_runs
-from hark.status import printable
+from hark.record.command import Command
+from hark.record.runs import OUTPUT, Run, find_runs
+from hark.record.status import printable
 
 LEARNING = ("train", "distill", "prune", "reproduce", "demo")
 DETACHABLE = (*LEARNING, "resume", "supervise")

@@ -50,10 +50,10 @@ def reproduce(
       $ hark reproduce --data speech_commands --keyword happy --folds 5 --jobs 2
     """
     require_device(corpus)
-    from hark.recipes import load_recipe
-    from hark.report import write_report
-    from hark.reproduction import Plan
-    from hark.reproduction import reproduce as run
+    from hark.recipes.recipe import load_recipe
+    from hark.recipes.reproduction import Plan
+    from hark.recipes.reproduction import reproduce as run
+    from hark.showing.report import write_report
 
     loaded = [load_recipe(name, overrides=overrides) for name in recipes]
     work = {"trackers": corpus.pop("trackers"), "command": this_command(), **machine(corpus)}
@@ -80,6 +80,6 @@ def demo(out: Path) -> None:
     Example:
       $ hark demo
     """
-    from hark.demo import run_demo
+    from hark.showing.demo import run_demo
 
     run_demo(out, say=click.echo, command=this_command())

@@ -15,9 +15,9 @@ import click
 
 from hark.cli.options import PATH, print_json
 from hark.errors import RunError
-from hark.runs import Run, find_runs
-from hark.status import duration, printable
-from hark.watching import follow, line, summary
+from hark.record.runs import Run, find_runs
+from hark.record.status import duration, printable
+from hark.record.watching import follow, line, summary
 
 LONGEST_STATE = 100
 

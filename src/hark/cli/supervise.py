@@ -10,8 +10,8 @@ import click
 
 from hark.cli.resuming import output_folder, parsed
 from hark.errors import UsageError
-from hark.supervision import ON_ANOTHER_DEVICE
-from hark.supervision import supervise as run
+from hark.record.supervision import ON_ANOTHER_DEVICE
+from hark.record.supervision import supervise as run
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

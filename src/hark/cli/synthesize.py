@@ -36,7 +36,7 @@ def synthesize(words: tuple[str, ...], folder: Path, clips: int, clip_s: float, 
       $ hark synthesize "hey hark" house tree --to made --clips 200 --seed 0
       made: 600 clips of 3 words by 100 speakers, manifest.jsonl beside them
     """
-    from hark.synthesis import MANIFEST, corpus_takes
+    from hark.sound.synthesis import MANIFEST, corpus_takes
 
     takes = corpus_takes(words, folder, clips_per_word=clips, seed=seed, clip_s=clip_s, language=language)
     total = clips * len(words)

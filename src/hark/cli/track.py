@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from hark.cli.options import PATH, print_json
-from hark.mirror import push as replay
-from hark.runs import Run
-from hark.standing import standing, standings
-from hark.tracking import BACKENDS
+from hark.record.mirror import push as replay
+from hark.record.runs import Run
+from hark.record.standing import standing, standings
+from hark.record.tracking import BACKENDS
 
 
 @click.group()

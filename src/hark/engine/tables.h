@@ -1,4 +1,4 @@
-/* Made by hark.engine_tables, not by hand: tables of both arithmetics and of one front end. */
+/* Made by hark.packed.engine_tables: tables of both arithmetics and of one front end. */
 
 static const uint32_t crc_table[8][16] = {
   {0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D930AC, 0x76DC4190, 0x6B6B51F4, 0x4DB26158, 0x5005713C, 0xEDB88320,

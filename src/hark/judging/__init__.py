@@ -1,0 +1,1 @@
+"""Scores and detections against the truth."""

@@ -1,1 +1,0 @@
-"""The networks: one published architecture and its configuration each."""

@@ -1,0 +1,1 @@
+"""The .hark file and the arithmetic that it stands for."""

@@ -1,0 +1,1 @@
+"""Chains of stages, and the runs they make."""

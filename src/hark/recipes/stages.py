@@ -1,0 +1,259 @@
+"""Running a recipe: each stage is one run directory, made from those before it, judged when it is done.
+
+The same call again goes on where it stopped: finished stages are taken from disk, a training from its newest
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from hark.errors import DiskFull, RunError, UnsavedWork
+from hark.files import write_atomically
+from hark.judging.metrics import one_minus_auc
+from hark.learning.dataset import Task, clip_scores
+from hark.learning.devices import Machine
+from hark.learning.distillation import Distillation
+from hark.learning.failures import failures_told
+from hark.learning.training import cross_entropy, train
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.notices import say
+from hark.proof.cost import cost_of
+from hark.proof.evaluation import check_stream, judge_clips, judge_stream, nine_clips
+from hark.recipes.recipe import (
+    AnyStage,
+    DamageStage,
+    DistillStage,
+    PruneStage,
+    QuantizeStage,
+    Recipe,
+    TrainStage,
+    network_config,
+)
+from hark.record.command import Command
+from hark.record.environment import environment
+from hark.record.interruption import unattended
+from hark.record.mirror import mirrors
+from hark.record.resources import usable_cores
+from hark.record.runs import MODEL_FILE, Run
+from hark.shrinking.pruning import PruningConfig, calibration_loss, prune, zero_rows
+from hark.shrinking.quantization import ClipSpotter, quantize, quantize_dynamically
+from hark.storage.model_files import load, to_bytes
+from hark.storage.warm_start import is_run, with_weights
+
+DYNAMIC_FILE = "model.pt"
+CALIBRATION_CLIPS = 512
+CHUNK_FRAMES = (1, 10, 20)
+
+Model: TypeAlias = Spotter | ClipSpotter
+
+
+def training_threads(jobs: int = 1) -> int:
+    """Threads for torch in each of `jobs` trainings: a core less than its share, for that one makes the batches.
+
+    At batches of this size more threads wait for each other longer than they work.
+    """
+    return max(1, usable_cores() // jobs - 1)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where stages work: the task, the runs so far by stage name, and the device."""
+
+    task: Task
+    folder: Path
+    device: str
+    trackers: tuple[str, ...] = ()
+    """Mirrors of the runs' events, each a process of its own."""
+    threads: int = field(default_factory=training_threads)
+    """Of torch."""
+    command: Command | None = None
+    """What `hark resume` is to give again."""
+    workers: int = 0
+    """Processes that make batches; 0 is a thread."""
+
+    @property
+    def machine(self) -> Machine:
+        """What its trainings run on."""
+        return Machine(device=self.device, workers=self.workers)
+
+    def run(self, stage: str) -> Run:
+        """The run of an earlier stage."""
+        return Run.open(self.folder / stage)
+
+    def model(self, stage: str) -> Spotter:
+        """The model of an earlier stage.
+
+        Raises:
+            RunError: the stage gave a model that cannot be built upon.
+        """
+        path = self.run(stage).path(MODEL_FILE)
+        if not path.exists():
+            raise RunError(
+                f"{path.parent}: holds no {MODEL_FILE}; a dynamically quantised model is an end, not a start"
+            )
+        model = load(path)
+        if model.config.keyword != self.task.keyword:
+            raise RunError(
+                f"{path}: spots {model.config.keyword!r}, expected {self.task.keyword!r}; choose another run"
+            )
+        return model
+
+
+def run_recipe(recipe: Recipe, bench: Bench) -> list[Run]:
+    """Run every stage of `recipe` that is not finished; give the runs of all."""
+    torch.set_num_threads(bench.threads)
+    with unattended():
+        return [_run_stage(recipe, name, order, bench) for order, name in enumerate(recipe.stages)]
+
+
+def _run_stage(recipe: Recipe, name: str, order: int, bench: Bench) -> Run:
+    stage = recipe.stages[name]
+    training = getattr(stage, "training", None)
+    about = {
+        "setting": stage.setting,
+        "kind": stage.kind,
+        "group": stage.group,
+        "fold": bench.task.fold,
+        "folds": bench.task.folds,
+        "split": bench.task.split,
+        "keyword": bench.task.keyword,
+        "seed": training.seed if training else None,
+        "parents": [bench.run(parent).name for parent in stage.inputs() if is_run(bench.folder / parent)],
+        "order": order,
+        "data": bench.task.digest,
+    }
+    run = Run.open_or_create(bench.folder / name, about=about, config=dataclasses.asdict(stage))
+    if run.is_finished:
+        return run
+    with run.at_work(), failures_told(run), mirrors(run, bench.trackers):
+        if bench.command:
+            bench.command.keep_in(run, stages=recipe.stages)
+        run.write_json("environment.json", environment(data_digest=bench.task.digest) | {"threads": bench.threads})
+        run.write_json("task.json", describe(bench.task))
+        try:
+            if isinstance(stage, DamageStage):
+                run.write_json("pruning_damage.json", measure_damage(stage, bench))
+            else:
+                publish(run, _perform(stage, run, bench), stage, bench)
+            run.finish()
+        except DiskFull as error:  # a training waits it out; what is left is to write what it came to
+            raise UnsavedWork(str(error)) from error
+    say(f"{run.folder.parent.name}/{run.folder.name}: done")
+    return run
+
+
+def _perform(stage: AnyStage, run: Run, bench: Bench) -> Model:
+    match stage:
+        case TrainStage():
+            model = _fresh(stage, bench)
+            if stage.weights_from is not None:
+                model = with_weights(model, bench.folder / stage.weights_from)
+            return train(model, bench.task, stage.training, run=run, machine=bench.machine)
+        case DistillStage():
+            return _teach(_fresh(stage, bench), stage, run, bench)
+        case PruneStage():
+            return _prune(stage, run, bench)
+        case QuantizeStage(method="dynamic"):
+            return quantize_dynamically(bench.model(stage.model))
+        case QuantizeStage():
+            return quantize(bench.model(stage.model), bits=stage.bits)
+        case _:
+            raise TypeError(f"{type(stage).__name__} gives no model")
+
+
+def _fresh(stage: TrainStage | DistillStage, bench: Bench) -> Spotter:
+    torch.manual_seed(stage.training.seed)
+    return Spotter(SpotterConfig(keyword=bench.task.keyword, network=network_config(stage.network)))
+
+
+def _teach(student: Spotter, stage: DistillStage | PruneStage, run: Run, bench: Bench) -> Spotter:
+    objective = (
+        Distillation([bench.model(teacher) for teacher in stage.teachers], student, stage.distillation)
+        if stage.teachers
+        else cross_entropy
+    )
+    return train(student, bench.task, stage.training, run=run, objective=objective, machine=bench.machine)
+
+
+def _prune(stage: PruneStage, run: Run, bench: Bench) -> Spotter:
+    data = bench.task.training
+    rows = np.linspace(0, len(data) - 1, min(CALIBRATION_CLIPS, len(data))).astype(int).tolist()
+    targets = torch.from_numpy(data.targets[rows].astype(np.int64))
+    loss = calibration_loss(data.waveforms(rows), targets)
+    return _teach(prune(bench.model(stage.model), stage.pruning, loss=loss), stage, run, bench)
+
+
+def publish(run: Run, model: Model, stage: AnyStage, bench: Bench) -> None:
+    """Write a stage's model with all that is known of it: cost, scores, judgements, proof of streaming."""
+    file = DYNAMIC_FILE if isinstance(model, ClipSpotter) else MODEL_FILE
+    content = model.to_bytes() if isinstance(model, ClipSpotter) else to_bytes(model)
+    write_atomically(run.path(file), content)
+    counted = bench.model(stage.inputs()[0]) if isinstance(model, ClipSpotter) else model
+    run.write_json("cost.json", {**cost_of(counted).as_dict(), "file": file, "file_bytes": len(content)})
+    if stage.setting is None:
+        return
+    task = bench.task
+    testing = clip_scores(model, task.testing)
+    _write_scores(run, testing, task)
+    run.write_json("evaluation.json", judge_clips(testing, task.testing))
+    if isinstance(model, Spotter):
+        validation = clip_scores(model, task.validation)
+        run.write_json("stream.json", judge_stream(model, task, validation=validation, testing=testing))
+        clips, labels = nine_clips(task.testing)
+        run.write_json("check_stream.json", check_stream(model, clips, labels=labels, chunk_frames=CHUNK_FRAMES))
+
+
+def _write_scores(run: Run, scores: np.ndarray[Any, np.dtype[np.float64]], task: Task) -> None:
+    buffer = io.BytesIO()
+    data = task.testing
+    np.savez_compressed(
+        buffer,
+        scores=scores,
+        labels=data.targets,
+        speakers=np.array([clip.speaker for clip in data.clips]),
+        paths=np.array([f"{clip.label}/{clip.path.name}" for clip in data.clips]),
+    )
+    write_atomically(run.path("scores.npz"), buffer.getvalue())
+
+
+def measure_damage(stage: DamageStage, bench: Bench) -> dict[str, Any]:
+    """What pruning without any fine-tuning does, by rows of stacked gates and by unit: 1 − AUC per share."""
+    model, data = bench.model(stage.model), bench.task.testing
+    row_wise, unit_wise = [], []
+    for share in stage.shares:
+        pruned = prune(model, PruningConfig(gru=share, attention=0.0))
+        unit_wise.append(one_minus_auc(clip_scores(pruned, data), data.targets))
+        crippled = ClipSpotter(model, zero_rows(model, share=share))
+        row_wise.append(one_minus_auc(clip_scores(crippled, data), data.targets))
+    return {"shares": list(stage.shares), "row_wise": row_wise, "unit_wise": unit_wise}
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """`task.json`: what was spotted in what."""
+    parts: Mapping[str, Any] = {
+        "training": task.training,
+        "validation": task.validation,
+        "testing": task.testing,
+    }
+    clips = [clip for part in parts.values() for clip in part.clips]
+    return {
+        "keyword": task.keyword,
+        "clips": len(clips),
+        "positives": sum(clip.label == task.keyword for clip in clips),
+        "speakers": len({clip.speaker for clip in clips}),
+        "split": task.split,
+        "fold": task.fold,
+        "folds": task.folds,
+        "digest": task.digest,
+        "quarantined": list(task.quarantined),
+        **{name: len(part) for name, part in parts.items()},
+    }

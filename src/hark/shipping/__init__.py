@@ -1,0 +1,1 @@
+"""From a trained spotter to what runs elsewhere."""

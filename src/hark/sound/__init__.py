@@ -1,0 +1,1 @@
+"""Recordings: reading, judging, varying, making them."""
