@@ -13,10 +13,13 @@ import pytest
 import torch
 from hypothesis import settings
 
+from command_line import hark_ as hark_
 from contract import seeded
 from hark.learning.dataset import Source, Task, load_task
+from hark.learning.devices import Machine
 from hark.network.crnn import CrnnConfig
 from hark.network.spotter import Spotter, SpotterConfig
+from hark.recipes import publishing
 from hark.recipes.recipe import Recipe, parse_recipe
 from hark.recipes.reproduction import Plan, run_fold
 from hark.record.runs import Run
@@ -86,6 +89,21 @@ def tiny_spotter(tiny_network: CrnnConfig) -> Callable[[], Spotter]:
     return lambda: seeded(lambda: Spotter(SpotterConfig(keyword="beep", network=tiny_network)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _a_minute_proves_what_tests_ship() -> Iterator[None]:
+    """An hour for each of hundreds of models would be minutes; `test_verification.py` has the hour."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing, "PROOF_S", 60.0)
+        yield
+
+
+@pytest.fixture
+def terminals_that_hang_up() -> None:
+    """Skips where whoever started the tests wants no hang-up to reach them."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        pytest.skip("SIGHUP is ignored here, as nohup does it: nothing can die with its terminal")
+
+
 @pytest.fixture(scope="session")
 def mini_recipe(tiny_network: CrnnConfig) -> Recipe:
     """A stage of every kind, two epochs of training each."""
@@ -98,7 +116,9 @@ def mini_recipe(tiny_network: CrnnConfig) -> Recipe:
                 "base": {"kind": "distill", "network": network, "teachers": ["teacher"], "setting": "base"},
                 "qint8": {"kind": "quantize", "model": "base", "method": "dynamic", "setting": "base, qint8"}
                 | {"group": "reference"},
+                "rows": {"kind": "quantize", "model": "base", "method": "rows"},
                 "int8": {"kind": "quantize", "model": "base", "setting": "base, int8"},
+                "aware": {"kind": "quantize-aware", "model": "base", "teachers": ["teacher"], "bits": 4},
                 "pruned": {"kind": "prune", "model": "base", "teachers": ["teacher"], "setting": "base, pruned"}
                 | {"pruning": {"gru": 0.34, "conv": 0.5, "importance": "loss"}},
                 "damage": {"kind": "damage", "model": "base", "shares": [0.0, 0.5]},
@@ -111,7 +131,8 @@ def mini_recipe(tiny_network: CrnnConfig) -> Recipe:
 @pytest.fixture(scope="session")
 def mini_plan(mini_recipe: Recipe, tiny_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """The mini recipe, done on the first fold. Tests only read its runs."""
-    plan = Plan(recipe=mini_recipe, source=tiny_source, out=tmp_path_factory.mktemp("plan"), device="cpu")
+    out = tmp_path_factory.mktemp("plan")
+    plan = Plan(recipe=mini_recipe, source=tiny_source, out=out, machine=Machine(device="cpu"))
     run_fold(plan, 0)
     return plan
 

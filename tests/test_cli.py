@@ -6,9 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import click
 import numpy as np
@@ -16,42 +15,19 @@ import pytest
 from click.testing import CliRunner
 
 import hark.cli
+from command_line import Hark
 from hark import __version__
-from hark.cli import COMMANDS, cli, main
+from hark.cli import COMMANDS, cli
 from hark.judging.detection import OperatingPoint
+from hark.judging.listening import detections_in, posterior, stream_scores
 from hark.learning.dataset import Source, Task
 from hark.learning.devices import Machine
-from hark.proof.evaluation import detections_in, posterior, stream_scores
 from hark.record.runs import Run
 from hark.record.supervision import ON_ANOTHER_DEVICE
+from hark.runtime import Model
 from hark.shrinking.quantization import is_quantized
 from hark.sound import audio
 from hark.storage.model_files import load
-
-
-class Outcome(NamedTuple):
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Hark = Callable[..., Outcome]
-
-
-@pytest.fixture
-def hark_(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Hark:
-    """Gives the command line as the shell calls it, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["hark", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        return Outcome(int(caught.value.code or 0), *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture
@@ -179,6 +155,7 @@ def test_device_and_workers_reach_the_training_when_the_device_has_come(
     monkeypatch.setattr("hark.learning.devices.can_compute", lambda device: next(looks))
     monkeypatch.setattr("hark.learning.devices.PROBE_EVERY_S", 0.01)
     monkeypatch.setattr("torch.cuda.is_available", lambda: not list(looks))
+    monkeypatch.setattr("hark.learning.devices.cuda_is_ruled_out", lambda: False)
     monkeypatch.setattr("hark.recipes.stages.train", train)
     what = [mini_recipe_file] if recipe else ["--network", "stage-2"]
     with pytest.raises(Reached):
@@ -260,7 +237,7 @@ def test_quantize_writes_a_smaller_model(hark_: Hark, mini_runs: Path, tmp_path:
 def test_detect_prints_time_and_score_of_each_detection(
     hark_: Hark, mini_runs: Path, tiny_task: Task, tmp_path: Path
 ) -> None:
-    model = load(mini_runs / "base" / "model.safetensors")
+    model = Model(mini_runs / "base" / "model.hark")
     sound = tiny_task.testing.waveforms(slice(0, 20)).flatten().numpy()
     audio.write("evening.wav", sound)
     (scores,) = stream_scores(model, [sound])

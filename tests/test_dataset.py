@@ -204,6 +204,32 @@ def test_bad_surroundings_are_named_and_left_out_too(tiny_source: Source, tmp_pa
         load_task(replace(tiny_source, root=root, speech=speech, max_bad_share=0.04), fold=0)
 
 
+@pytest.mark.fault("F8")
+def test_the_digest_names_noises_and_speech_as_well_as_the_words(
+    tiny_source: Source, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """So that a run which is given others is refused as one of another configuration."""
+    assert tiny_source.speech is not None
+    root = shutil.copytree(tiny_source.root, tmp_path / "here" / "corpus")
+    speech = shutil.copytree(tiny_source.speech, tmp_path / "there" / tiny_source.speech.name)
+    moved = replace(tiny_source, root=root, speech=speech, cache=tmp_path / "cache", max_bad_share=1.0)
+    first = load_task(tiny_source, fold=0).digest
+    assert load_task(moved, fold=0).digest == first
+    digests = [load_task(replace(moved, speech=None), fold=0).digest]
+    noise, sentence, clip = (
+        sorted(each.iterdir())[0] for each in (root / BACKGROUND_FOLDER, speech, root / "beep")
+    )
+    for path in (sentence, noise, clip):
+        audio.write(path, audio.read(path)[:-1])
+        digests.append(load_task(moved, fold=0).digest)
+    assert len({first, *digests}) == 5
+    record_property(
+        "outcome",
+        f"no --speech, other sentences, other noises, other clips: {len({*digests} - {first})} of {len(digests)} "
+        "change the digest by which a run refuses other data",
+    )
+
+
 class Peak(torch.nn.Module):
     """Judges a clip by its last sample: the logits of its last step are (0, that sample)."""
 

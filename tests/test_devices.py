@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +31,7 @@ def test_auto_takes_a_gpu_where_there_is_one(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(devices, "cuda_is_ruled_out", lambda: False)
     assert choose_device(wish) == chosen
 
 
@@ -40,10 +44,42 @@ def test_an_unknown_device_is_a_wrong_call() -> None:
 def test_a_gpu_that_is_not_there_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "cuda_is_ruled_out", lambda: False)
     with pytest.raises(
         DeviceError, match=f"--device {wish}: found only the CPU; use --device auto or cpu, or wait"
     ):
         choose_device(wish)
+
+
+@pytest.mark.parametrize(
+    ("system", "visible", "build", "ruled_out"),
+    [
+        ("linux", None, "2.13.0", False),
+        ("linux", "0", "2.13.0+cu129", False),
+        ("linux", "", "2.13.0", True),
+        ("linux", "-1", "2.13.0", True),
+        ("linux", None, "2.13.0+cpu", True),
+        ("darwin", "", "2.13.0", False),  # there may be mps, which the message has to name
+    ],
+)
+def test_cuda_is_ruled_out_where_it_is_hidden_or_torch_is_built_without(
+    monkeypatch: pytest.MonkeyPatch, system: str, visible: str | None, build: str, ruled_out: bool
+) -> None:
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr(devices, "version", lambda _: build)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices.cuda_is_ruled_out() == ruled_out
+
+
+@pytest.mark.fault("F20")
+def test_a_device_that_cannot_be_there_is_refused_before_torch_is_loaded() -> None:
+    ask = "import sys; from hark.cli.options import require_device as require\ntry: require({'device': 'cuda', "
+    ask += "'wait_min': 0})\nexcept Exception as error: print(type(error).__name__, 'torch' in sys.modules)"
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, env=hidden, check=True)
+    assert done.stdout == "DeviceError False\n"
 
 
 class Clock:

@@ -17,8 +17,8 @@ import hark.cli.doctor
 from hark.cli.doctor import doctor as doctor_command
 from hark.record import doctor
 from hark.record.doctor import TESTED, Finding
-from hark.record.resources import Memory, Processor
 from hark.record.trials import Audio, Clock, Disk, Gpu
+from hark.resources import Memory, Processor
 
 GB = 10**9
 CORES = Processor(name="AMD EPYC", cores=4, allowed=4, quota=None, threads_wanted=None)
@@ -44,8 +44,9 @@ GOOD = [
     (doctor.judge_gpu(replace(CPU_ONLY, loads=None)), "no GPU, trains on the CPU; torch 2.13.0+cpu"),
     (doctor.judge_gpu(replace(BLIND, gpu="NVIDIA H100")), "NVIDIA H100, torch 2.13.0"),
     (doctor.judge_disk(DISK), "/runs (ext4): 80 GB free, a checkpoint takes 15 ms"),
-    (doctor.judge_shared_memory(8 * GB), "8 GB in /dev/shm"),
-    (doctor.judge_shared_memory(None), "none on this system"),
+    (doctor.judge_shared_memory(8 * GB), "8 GB in /dev/shm; hark needs none, its workers use pipes"),
+    (doctor.judge_shared_memory(64 << 10), "65.5 kB in /dev/shm; hark needs none"),
+    (doctor.judge_shared_memory(None), "none on this system; hark needs none"),
     (doctor.judge_open_files(1024), "at most 1024"),
     (doctor.judge_clock(CLOCK), "2026-11-23 23:05 UTC"),
     (doctor.judge_versions(TESTED | {"torch": "2.13.0+cu129"}, OLDEST), "torch 2.13.0+cu129"),
@@ -75,7 +76,6 @@ WARNINGS = [
     (doctor.judge_disk(replace(DISK, file_system="tmpfs")), "(tmpfs)", "gone when the machine restarts"),
     (doctor.judge_disk(replace(DISK, free_files=99)), "room for 99 files", "remove files"),
     (doctor.judge_disk(replace(DISK, save_s=1.25)), "takes 1250 ms", "choose a local one"),
-    (doctor.judge_shared_memory(64 << 10), "65.5 kB in /dev/shm", "--shm-size 1g"),
     (doctor.judge_open_files(256), "at most 256", "ulimit -n 4096"),
     (doctor.judge_clock(replace(CLOCK, passed_s=50.0)), "went 50.0 s in 0.5 s", "time service"),
     (doctor.judge_clock(replace(CLOCK, passed_s=-3600.0)), "went -3600.0 s in 0.5 s", "time service"),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,66 +14,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from contract import chunkings
-from hark.errors import VerificationError
-from hark.judging.detection import OperatingPoint
+from hark.errors import ModelError, VerificationError
 from hark.judging.metrics import accuracy, au_fa_fr, frr_at_far, one_minus_auc
 from hark.learning.dataset import Dataset, Task, clip_scores
-from hark.network.spotter import Spotter, SpotterConfig, keyword_score
-from hark.network.streaming import SlidingWindow, State, StreamingModule
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.network.streaming import State
 from hark.proof.evaluation import (
     check_stream,
-    detections_in,
-    detector_for,
     judge_clips,
-    judge_recordings,
     judge_stream,
     judging_stream,
     nine_clips,
-    posterior,
-    stream_scores,
+    score_clips,
 )
+from hark.shipping.torch_runner import TorchRunner
 from hark.sound import audio
 from hark.sound.corpus import Clip
+from loudness import LOUD, QUIET, RATE, Loudness
 
 NewSpotter = Callable[[], Spotter]
-RATE = audio.SAMPLE_RATE
-HALF = OperatingPoint(0.5)
-SECONDS = 2
-SOUND = np.random.default_rng(0).normal(0, 0.1, SECONDS * RATE).astype(np.float32)
-
-LOUD, QUIET = 0.5, 0.05
-
-
-class Loudness(StreamingModule):
-    """A spotter that is never wrong about keywords that are loud: every 0.1 s it hears how loud they were."""
-
-    step_samples = first_step_samples = RATE // 10
-    config = SimpleNamespace(features=SimpleNamespace(sample_rate=RATE), keyword="loud")
-    window = SlidingWindow(first_step_samples, step_samples)
-
-    def initial_state(self, batch_size: int = 1) -> State:
-        """Nothing heard."""
-        return self.window.initial_state(torch.zeros(batch_size, 0))
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Sound to logits (0, ±5): is the mean level above 0.4?"""
-        ready, state = self.window.step(x, state)
-        levels = ready.abs().unflatten(-1, (-1, self.step_samples)).mean(-1)
-        scores = torch.where(levels > 0.4, 5.0, -5.0)
-        return torch.stack((torch.zeros_like(scores), scores), dim=1), state
-
-
-PERFECT: Spotter = Loudness()  # type: ignore[assignment]  # all that judging asks of one
-
-
-def recording(path: Path, *, seconds: float, loud_at_s: tuple[float, ...]) -> Path:
-    """A quiet recording with loud seconds in it."""
-    levels = np.full(round(seconds * RATE), QUIET)
-    for start in loud_at_s:
-        levels[round(start * RATE) : round((start + 1) * RATE)] = LOUD
-    audio.write(path, levels)
-    return path
+PERFECT = Loudness()
 
 
 def loud_task(tiny_task: Task, *, positives: int, negatives: int) -> Task:
@@ -87,64 +45,6 @@ def loud_task(tiny_task: Task, *, positives: int, negatives: int) -> Task:
     )
     data = Dataset(clips, pcm, targets)
     return replace(tiny_task, keyword="loud", validation=data, testing=data)
-
-
-@pytest.fixture(scope="module")
-def heard(tiny_spotter: NewSpotter) -> tuple[Spotter, np.ndarray]:
-    """A spotter, and its scores of the sound as one chunk."""
-    model = tiny_spotter().eval()
-    (scores,) = stream_scores(model, [SOUND])
-    return model, scores
-
-
-@settings(max_examples=25)
-@given(data=st.data())
-def test_scores_of_a_stream_do_not_depend_on_its_chunks(
-    heard: tuple[Spotter, np.ndarray], data: st.DataObject
-) -> None:
-    model, whole = heard
-    chunks = np.split(SOUND, np.cumsum(data.draw(chunkings(len(SOUND))))[:-1])
-    scores = list(stream_scores(model, chunks))
-    assert len(scores) == len(chunks)
-    np.testing.assert_allclose(np.concatenate(scores), whole, atol=1e-5)
-
-
-def test_scores_of_a_stream_are_the_offline_ones_in_float64(heard: tuple[Spotter, np.ndarray]) -> None:
-    model, scores = heard
-    with torch.no_grad():
-        offline = keyword_score(model(torch.from_numpy(SOUND)[None]))[0]
-    assert scores.dtype == np.float64
-    assert scores.shape == ((SECONDS * 100 - 20) // 16 + 1,)
-    np.testing.assert_array_equal(scores, offline.numpy())
-
-
-@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
-def test_a_broken_sample_is_silence_and_gone_after_it(heard: tuple[Spotter, np.ndarray], broken: float) -> None:
-    """One NaN in a recurrent state would stay there for ever."""
-    model, _ = heard
-    damaged, silenced = SOUND.copy(), SOUND.copy()
-    damaged[5000:5003], silenced[5000:5003] = broken, 0
-    (scores,), (expected,) = stream_scores(model, [damaged]), stream_scores(model, [silenced])
-    np.testing.assert_array_equal(scores, expected)
-    assert not np.isfinite(damaged[5000]), "what was given was changed"
-
-
-def test_a_sample_of_absurd_size_does_not_poison_the_stream(heard: tuple[Spotter, np.ndarray]) -> None:
-    """Its square is infinite in float32: a float recording may hold it, and it is finite."""
-    damaged = SOUND.copy()
-    damaged[5000] = 1e30
-    (scores,) = stream_scores(heard[0], [damaged])
-    assert np.isfinite(scores).all()
-
-
-def test_posteriors_are_exact_and_stable_at_any_score() -> None:
-    with np.errstate(all="raise", under="ignore"):
-        extremes = posterior(np.array([-1000.0, -30.0, 0.0, 30.0, 1000.0]))
-    np.testing.assert_allclose(extremes, [0, 9.357622968839e-14, 0.5, 1, 1], rtol=1e-12)
-    scores = np.linspace(-20, 20, 999)
-    logits = torch.stack((torch.zeros(999, dtype=torch.float64), torch.from_numpy(scores)))
-    np.testing.assert_allclose(posterior(scores), torch.softmax(logits, dim=0)[1].numpy(), rtol=1e-12)
-    assert (np.diff(posterior(scores)) > 0).all()
 
 
 def test_the_figures_of_clips_are_those_of_the_metrics(tiny_task: Task, tiny_spotter: NewSpotter) -> None:
@@ -162,6 +62,32 @@ def test_the_figures_of_clips_are_those_of_the_metrics(tiny_task: Task, tiny_spo
     assert (judged["clips"], judged["positives"], judged["speakers"], judged["prior"]) == (50, 20, 10, 0.4)
     low, high = judged["interval"]
     assert low <= judged["one_minus_auc"] <= high
+
+
+def test_clips_are_scored_each_from_a_fresh_state(tiny_task: Task, tiny_spotter: NewSpotter) -> None:
+    """In any order the same scores, those of the batch that training watches."""
+    model, data = tiny_spotter().eval(), tiny_task.testing
+    scores = score_clips(TorchRunner(model), data)
+    assert scores.dtype == np.float64
+    np.testing.assert_allclose(scores, clip_scores(model, data), atol=1e-5)
+    backwards = replace(data, clips=data.clips[::-1], pcm=data.pcm[::-1], targets=data.targets[::-1])
+    np.testing.assert_array_equal(score_clips(TorchRunner(model), backwards)[::-1], scores)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"first_step_samples": RATE + 1}, "gives nothing before the end of a clip"),
+        ({"sample_rate": 8000}, "a model for 8000 Hz, expected one for 16000 Hz"),
+    ],
+)
+def test_a_model_that_cannot_judge_these_clips_is_refused(
+    tiny_task: Task, change: dict[str, int], said: str
+) -> None:
+    runner = Loudness()
+    vars(runner).update(change)
+    with pytest.raises(ModelError, match=said):
+        score_clips(runner, tiny_task.testing)
 
 
 def test_a_spotter_that_is_never_wrong_misses_nothing_and_raises_no_alarm(tiny_task: Task) -> None:
@@ -225,7 +151,7 @@ def test_a_stream_that_agrees_with_offline_passes_with_its_figures(
 ) -> None:
     model = tiny_spotter().eval()
     clips, labels = nine_clips(tiny_task.testing)
-    checked = check_stream(model, clips, labels=labels, chunk_frames=(1, 10, 20))
+    checked = check_stream(TorchRunner(model), clips, labels=labels, chunk_frames=(1, 10, 20))
     assert [row["chunk_frames"] for row in checked["chunks"]] == [1, 10, 20]
     assert all(0 <= row["largest_difference"] <= 1e-5 for row in checked["chunks"])
     # 900 frames in windows of 20 every 16.
@@ -280,59 +206,4 @@ def test_a_model_that_does_not_stream_is_found_out(
     model.load_state_dict(tiny_spotter().state_dict())
     clips, labels = nine_clips(tiny_task.testing)
     with pytest.raises(VerificationError, match=said):
-        check_stream(model.eval(), clips, labels=labels, chunk_frames=[10])
-
-
-def test_the_clock_of_a_detector_is_that_of_the_models_steps(tiny_spotter: NewSpotter) -> None:
-    detector = detector_for(tiny_spotter(), HALF)
-    assert (detector.first_step_samples, detector.hop_samples, detector.sample_rate) == (3200, 2560, 16_000)
-
-
-def test_detections_fall_when_the_keyword_is_complete_enough(tmp_path: Path) -> None:
-    """Loud from 2.0 and from 31.0 s: the first windows of 0.1 s that are loud end 0.1 s later."""
-    path = recording(tmp_path / "a.wav", seconds=40, loud_at_s=(2.0, 31.0))
-    found = list(detections_in(PERFECT, path, HALF))
-    assert [detection.time_s for detection in found] == pytest.approx([2.1, 31.1])
-    assert [detection.sample for detection in found] == [33_600, 497_600]
-    assert all(detection.score == pytest.approx(posterior(np.array(5.0))) for detection in found)
-
-
-def test_detecting_takes_as_much_memory_for_minutes_as_for_seconds(tmp_path: Path) -> None:
-    def peak(seconds: float) -> int:
-        path = recording(tmp_path / f"{seconds}.wav", seconds=seconds, loud_at_s=())
-        tracemalloc.start()
-        try:
-            list(detections_in(PERFECT, path, HALF))
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-
-    peak(12)  # what is loaded and cached at the first time
-    assert peak(180) < peak(30) + 1_000_000  # bytes; the longer recording is 9.6 MB longer as float32
-
-
-def test_detections_come_while_the_sound_still_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def endless(*_: object, **__: object) -> Iterator[np.ndarray]:
-        while True:
-            yield np.full(RATE * 2, LOUD, np.float32)
-            yield np.full(RATE * 2, QUIET, np.float32)
-
-    monkeypatch.setattr(audio, "blocks", endless)
-    times = [found.time_s for found in islice(detections_in(PERFECT, Path("endless"), HALF), 3)]
-    assert times == pytest.approx([0.1, 4.1, 8.1])
-
-
-def test_recordings_are_judged_by_where_the_keyword_truly_is(tmp_path: Path) -> None:
-    """One hit, one alarm where another word is, one miss; a recording without the keyword counts its hours."""
-    first = recording(tmp_path / "first.wav", seconds=20, loud_at_s=(2.0, 8.0))
-    second = recording(tmp_path / "second.wav", seconds=16, loud_at_s=())
-    truth = [
-        Clip(first, "loud", "a", start_s=2.0, duration_s=1.0),
-        Clip(first, "other", "a", start_s=8.0, duration_s=1.0),
-        Clip(first, "loud", "a", start_s=14.0, duration_s=1.0),
-        Clip(second, "other", "b"),
-    ]
-    judged = judge_recordings(PERFECT, truth, HALF)
-    assert (judged["words"], judged["misses"], judged["alarms"]) == (2, 1, 1)
-    assert judged["hours"] == pytest.approx(36 / 3600)
-    assert judged["alarms_per_hour"] == pytest.approx(100)
+        check_stream(TorchRunner(model), clips, labels=labels, chunk_frames=[10])

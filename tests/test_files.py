@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hark import files
-from hark.errors import DiskFull, RunError
+from hark.errors import DiskFull, RunError, UsageError
 from peak_memory import allocating_at_most
 
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
@@ -147,3 +147,32 @@ def test_a_missing_folder_has_no_children_but_an_unreadable_one_is_an_error(tmp_
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="Not a directory"):
         files.children(tmp_path / "file")
+
+
+def test_a_new_folder_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "above" / "new"
+    with files.new_folder(target) as folder:
+        (folder / "file").write_text("all of it")
+        assert not target.exists()
+    assert [path.relative_to(target) for path in target.rglob("*")] == [Path("file")]
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_new_folder_that_could_not_be_filled_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(DiskFull, match="new: No space left on device; free some space"):  # noqa: SIM117
+        with files.new_folder(tmp_path / "new") as folder:
+            (folder / "file").write_text("half of")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_new_folder_may_take_an_empty_ones_place_and_nothing_elses(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with files.new_folder(tmp_path / "empty") as folder:
+        (folder / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for taken in ("empty", "link"):
+        with pytest.raises(UsageError, match=f"{taken}: is not empty"), files.new_folder(tmp_path / taken):
+            raise AssertionError
+    with pytest.raises(RunError, match="file: Not a directory"), files.new_folder(tmp_path / "empty" / "file"):
+        raise AssertionError

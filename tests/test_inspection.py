@@ -18,7 +18,7 @@ import soundfile
 from click.testing import CliRunner
 
 from hark.cli.data import data
-from hark.errors import TooManyBadClips
+from hark.errors import CorpusError, TooManyBadClips
 from hark.sound import audio, corpus, inspection
 from hark.sound.corpus import Clip
 
@@ -209,6 +209,25 @@ def test_check_lists_every_bad_clip_and_counts_the_faults(tmp_path: Path) -> Non
     assert CliRunner().invoke(data, ["check", str(tmp_path), "--max-bad-share", "0.5"]).exit_code == 0
 
 
+def test_check_looks_at_noises_and_sentences_too(tmp_path: Path) -> None:
+    """As long as they may be: a minute is the most for a word only."""
+    for folder in ("corpus/w", f"corpus/{corpus.BACKGROUND_FOLDER}", "speech/a/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        clips_in(tmp_path / folder, good=1, bad=1)
+        audio.write(tmp_path / folder / "long.wav", np.resize(NOISE, 61 * audio.SAMPLE_RATE))
+    root, speech = tmp_path / "corpus", tmp_path / "speech"
+
+    def bad(*arguments: object) -> list[str]:
+        told = CliRunner().invoke(data, ["check", *map(str, arguments), "--max-bad-share", "1"]).stdout
+        return [line.split(": ")[0].removeprefix(f"{tmp_path}/") for line in told.splitlines() if ".wav: " in line]
+
+    of_the_corpus = ["corpus/w/001.wav", "corpus/w/long.wav", "corpus/_background_noise_/001.wav"]
+    assert bad(root) == of_the_corpus
+    assert bad(root, "--speech", speech) == [*of_the_corpus, "speech/a/b/001.wav"]
+    misspelt = CliRunner().invoke(data, ["check", str(root), "--speech", str(tmp_path / "speach")])
+    assert isinstance(misspelt.exception, CorpusError)
+
+
 def test_check_speaks_json(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     clips_in(tmp_path / "w", good=2, bad=1)
@@ -237,9 +256,11 @@ def test_clips_examined_at_once_come_in_their_order(tmp_path: Path, count: int) 
         np.testing.assert_array_equal(waveform, audio.read(tmp_path / f"{number}.wav"))
 
 
+@pytest.mark.parametrize(("cores", "at_once"), [(1, 1), (3, 3), (64, inspection.MOST_AT_ONCE)])
 def test_whoever_stops_early_waits_for_no_more_than_has_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cores: int, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As many as there are cores to use, which in a container may be fewer than the machine has."""
     begun: list[Clip] = []
     stopped = threading.Event()
 
@@ -250,11 +271,12 @@ def test_whoever_stops_early_waits_for_no_more_than_has_begun(
         return None, None
 
     monkeypatch.setattr(inspection, "examine", examine)
+    monkeypatch.setattr(inspection, "usable_cores", lambda: cores)
     examined = inspection.examine_all(Clip(tmp_path, "w", f"{number}") for number in range(1_000))
     next(examined)
     threading.Timer(0.2, stopped.set).start()
     examined.close()
-    assert len(begun) <= 1 + inspection.AT_ONCE
+    assert len(begun) <= 1 + at_once
 
 
 def test_sound_is_read_without_torch() -> None:

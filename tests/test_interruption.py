@@ -105,6 +105,7 @@ def test_unattended_work_does_not_end_by_a_wish_to_save_nor_by_a_hang_up() -> No
 
 
 @pytest.mark.fault("F24")
+@pytest.mark.usefixtures("terminals_that_hang_up")
 def test_work_goes_on_when_its_terminal_dies(tmp_path: Path) -> None:
     """The terminal of a session leader is closed: the system sends SIGHUP, and writing to it is an error."""
     script = """

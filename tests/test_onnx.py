@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from contract import seeded
-from hark.errors import ConfigError, VerificationError
+from hark.errors import ConfigError, ModelError, VerificationError
 from hark.network.crnn import CrnnConfig
 from hark.network.spotter import Spotter, SpotterConfig
 from hark.network.streaming import flatten
 from hark.shipping import onnx as exports
-from hark.shipping.onnx import Input, Lockstep, OnnxStream, export_onnx, to_graph
+from hark.shipping.onnx import Lockstep, export_onnx, to_graph
+from hark.shipping.onnx_runner import Input, OnnxGraph
+from hark.shrinking.integer_quantization import calibrate, quantize_to_integers
 from hark.shrinking.quantization import quantize
 
 NETWORKS = {
@@ -40,9 +42,12 @@ def sound(seconds: float) -> torch.Tensor:
 @torch.no_grad()
 def through(graph: bytes, lockstep: Lockstep, waveform: torch.Tensor) -> np.ndarray[Any, Any]:
     heard = waveform if lockstep.takes == "waveform" else lockstep.model.features(waveform)
-    stream, size = OnnxStream(graph), lockstep.chunk_shape[-1]
-    starts = range(0, heard.shape[-1] - size + 1, size)
-    return np.concatenate([stream.step(heard[..., start : start + size].numpy()) for start in starts], axis=-1)
+    opened, size = OnnxGraph(graph), lockstep.chunk_shape[-1]
+    state, outputs = opened.initial_state(), []
+    for start in range(0, heard.shape[-1] - size + 1, size):
+        logits, state = opened.step(heard[..., start : start + size].numpy(), state)
+        outputs.append(logits)
+    return np.concatenate(outputs, axis=-1)
 
 
 @pytest.mark.parametrize(("takes", "steps"), [("waveform", 1), ("waveform", 3), ("features", 2)])
@@ -58,16 +63,15 @@ def test_a_graph_gives_the_logits_of_the_torch_stream(model: Spotter, takes: Inp
 
 
 @pytest.mark.parametrize("takes", ["waveform", "features"])
-def test_a_stream_begins_with_zeros_and_can_begin_again(model: Spotter, takes: Input) -> None:
+def test_a_stream_begins_with_zeros_and_its_first_steps_are_empty(model: Spotter, takes: Input) -> None:
     lockstep = Lockstep(model, takes=takes).eval()
     assert all(not tensor.any() for tensor in flatten(lockstep.initial_state()).values())
-    stream = OnnxStream(to_graph(lockstep))
-    chunks = np.random.default_rng(0).standard_normal((12, *lockstep.chunk_shape)).astype(np.float32)
-    first = [stream.step(chunk) for chunk in chunks]
-    stream.reset()
-    again = [stream.step(chunk) for chunk in chunks]
-    np.testing.assert_array_equal(np.concatenate(first, -1), np.concatenate(again, -1))
-    assert sum(not output.size for output in first) == lockstep.empty_steps
+    graph = OnnxGraph(to_graph(lockstep))
+    state, steps = graph.initial_state(), []
+    for chunk in np.random.default_rng(0).standard_normal((12, *lockstep.chunk_shape)).astype(np.float32):
+        logits, state = graph.step(chunk, state)
+        steps.append(logits.shape[-1])
+    assert steps == [0] * lockstep.empty_steps + [1] * (12 - lockstep.empty_steps)
 
 
 def test_a_quantised_model_is_exported_with_its_rounded_weights(model: Spotter, tmp_path: Path) -> None:
@@ -82,7 +86,8 @@ def test_a_file_is_valid_the_same_each_time_and_tells_how_it_is_used(model: Spot
     graph = onnx.load(path)
     onnx.checker.check_model(graph, full_check=True)
     facts = {entry.key: entry.value for entry in graph.metadata_props}
-    assert json.loads(facts["hark.labels"]) == ["other", "beep"]
+    assert json.loads(facts["hark.labels"]) == ["", "beep"], "as in every runner"
+    assert json.loads(facts["hark.first_step_samples"]) == model.first_step_samples
     inputs = {entry.name: [d.dim_value for d in entry.type.tensor_type.shape.dim] for entry in graph.graph.input}
     assert json.loads(facts["hark.chunk_shape"]) == inputs.pop("chunk")
     assert json.loads(facts["hark.state"]) == inputs
@@ -101,6 +106,15 @@ def test_a_graph_that_gives_other_logits_is_not_written(
     monkeypatch.setattr(exports, "to_graph", lambda lockstep: graph)
     with pytest.raises(VerificationError, match=r"not written.* 1\.0e-02 away"):
         export_onnx(other, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_engine_s_integers_are_not_exported(tiny_spotter: Callable[[], Spotter], tmp_path: Path) -> None:
+    model = tiny_spotter().eval()
+    model.normalize.normalize(torch.full((40,), -3.0), torch.full((40,), 2.0))
+    integers = quantize_to_integers(model, calibrate(model, sound(1.0)))
+    with pytest.raises(ModelError, match=r"in the engine's integers.*export the float model.*\"hark pack\""):
+        export_onnx(integers, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 

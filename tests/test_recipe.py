@@ -18,16 +18,11 @@ from hark.learning.batching import Variation
 from hark.learning.distillation import DistillationConfig
 from hark.learning.training import TrainingConfig
 from hark.network.crnn import PUBLISHED, CrnnConfig
+from hark.recipes.kinds import KINDS, DistillStage, PruneStage, QuantizeStage, TrainStage, network_config
 from hark.recipes.recipe import (
     COOKBOOK,
-    KINDS,
     LARGEST_BYTES,
-    DistillStage,
-    PruneStage,
-    QuantizeStage,
-    TrainStage,
     load_recipe,
-    network_config,
     override,
     parse_recipe,
 )
@@ -205,7 +200,7 @@ def test_a_fault_at_the_top_is_told_even_if_no_stage_uses_it() -> None:
         ("stages__student__training__seed", "x", "stages.student.training.seed is 'x'"),
         ("stages", {}, "no stages; expected at least one table such as [stages.base]"),
         ("stages", [1], "no stages"),
-        ("stages__base", 5, "stages.base: kind is 5, expected one of train, distill, quantize, prune, damage"),
+        ("stages__base", 5, "stages.base: kind is 5, expected one of train, distill, quantize, quantize-aware,"),
         ("stages__base__kind", "trian", "stages.base: kind is 'trian'"),
         ("stages__base__kind", ["train"], "stages.base: kind is ['train']"),
         pytest.param("stages__base__kind", HUGE, "stages.base: kind is a huge int", id="huge kind"),
@@ -320,7 +315,7 @@ def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path: Path, content
 
 @pytest.mark.parametrize("name", ["missing", "missing.toml", "../cookbook/demo", "a\0b"])
 def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"expected a TOML file or one of demo, reference, reproduce"):
+    with pytest.raises(ConfigError, match=r"expected a TOML file or one of demo, integers, reference, reproduce"):
         load_recipe(tmp_path / name)
 
 

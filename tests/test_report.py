@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from hark.errors import RunError, UsageError
 from hark.files import write_atomically
+from hark.proof.checks import Check, Verification
 from hark.record.runs import Run, find_runs
 from hark.record.standing import note
 from hark.showing.study import Study, collect, pareto_front
@@ -88,12 +90,28 @@ def add_everything(run: Run) -> None:
     run.write_json("check_stream.json", check | {"times_s": [0.5, 4.5, 8.5], "posteriors": [0.0, 0.9, 0.1]})
     stream = {"hours": 0.5, "words": 100, "misses_reset": 3, "misses_carried": 4, "alarms": 0}
     run.write_json("stream.json", stream)
+    run.write_json("verification.json", verification(1.5e-7 * (1 + run.about["fold"])).as_dict())
     damage = {"shares": [0.0, 0.3], "row_wise": [0.001, 0.25], "unit_wise": [0.001, 0.002]}
     run.write_json("pruning_damage.json", damage)
     for step in (1, 2, 3):
         run.log("train", step=step, loss=1 / step, rate=1000.0)
         run.log("validation", step=step, one_minus_auc=0.01 / step)
     run.log("fallback", step=2, reason="checkpoint 3 is damaged")
+
+
+def verification(difference: float) -> Verification:
+    """A law of torch, so far from kept, and one of the engine."""
+    law = Check(
+        name="torch, chunks",
+        compared="torch in random chunks against one call",
+        steps=100,
+        missing_steps=0,
+        largest_difference=difference,
+        allowed=1e-5,
+        first_differing_step=None if difference <= 1e-5 else 7,
+    )
+    exact = replace(law, name="engine, chunks", largest_difference=0.0, allowed=0.0, first_differing_step=None)
+    return Verification(artefact="torch and engine", checks=(law, exact))
 
 
 @pytest.fixture(scope="module")
@@ -279,12 +297,30 @@ def test_the_page_tells_everything_in_order(full_page: str) -> None:
         "What quantising and pruning cost",
         "Training",
         "Streaming",
+        "Proof",
         "Pruning a GRU",
         "Where the operations are",
         "How this was made",
     ]
     assert "differs from offline by at most 1.25\u00a0×\u00a010⁻⁷" in full_page
     assert "checkpoint 3 is damaged" in full_page
+
+
+def test_each_check_shows_its_largest_difference_over_folds_and_what_is_allowed(full_page: str) -> None:
+    rows = Reader(full_page).rows
+    header = next(row for row in rows if row[1:2] == ["torch, chunks"])
+    assert header == ["setting", "torch, chunks", "engine, chunks"]
+    row = next(row for row in rows[rows.index(header) :] if row[0] == "small")
+    assert row[1:] == ["3.00\u00a0×\u00a010⁻⁷1.00\u00a0×\u00a010⁻⁵", "00"]
+    assert "12 of 12 checks passed" in full_page
+
+
+def test_a_check_that_failed_is_told_apart(tmp_path: Path) -> None:
+    for fold, difference in ((0, 1e-7), (1, 0.5)):
+        add_run(tmp_path, ROWS[0], fold).write_json("verification.json", verification(difference).as_dict())
+    page = render(collect(find_runs([tmp_path])))
+    assert "3 of 4 checks passed" in page
+    assert '<span class="warning">1 of 2 failed</span> 0.500' in page
 
 
 def test_a_part_without_data_is_left_out_heading_and_all(page: str) -> None:

@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
 from hark.errors import RunError, UsageError
 from hark.learning.dataset import Source
+from hark.learning.devices import Machine
 from hark.network.crnn import CrnnConfig
 from hark.recipes import reproduction
 from hark.recipes.recipe import parse_recipe
@@ -29,7 +31,12 @@ def plan(tiny_source: Source, tiny_network: CrnnConfig, tmp_path: Path) -> Plan:
     """One short training that nobody judges."""
     stage = {"kind": "train", "network": asdict(tiny_network)}
     values = {"training": {"epochs": 1, "batch_size": 16, "validations": 1}, "stages": {"base": stage}}
-    return Plan(recipe=parse_recipe(values, name="one"), source=tiny_source, out=tmp_path / "runs", device="cpu")
+    return Plan(
+        recipe=parse_recipe(values, name="one"),
+        source=tiny_source,
+        out=tmp_path / "runs",
+        machine=Machine(device="cpu"),
+    )
 
 
 def test_folds_in_processes_of_their_own_give_what_one_process_gives(
@@ -81,8 +88,22 @@ def fold_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None
     return fold_does
 
 
+@pytest.fixture
+def both_at_work(monkeypatch: pytest.MonkeyPatch) -> Event:
+    """Set once two folds are waited for: a signal that comes before may find only one to pass it on to."""
+    both, wait = Event(), reproduction.wait
+
+    def waiting(answers: list[Connection]) -> list[Connection]:
+        if len(answers) == 2:
+            both.set()
+        return wait(answers)
+
+    monkeypatch.setattr(reproduction, "wait", waiting)
+    return both
+
+
 def test_what_ends_the_call_is_passed_on_and_waits_for_the_folds_to_save(
-    plan: Plan, fold_does: Callable[[Callable[[int], None]], None], tmp_path: Path
+    plan: Plan, fold_does: Callable[[Callable[[int], None]], None], both_at_work: Event, tmp_path: Path
 ) -> None:
     def save_when_asked(fold: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -93,6 +114,7 @@ def test_what_ends_the_call_is_passed_on_and_waits_for_the_folds_to_save(
         (tmp_path / f"saved-{fold}").touch()
 
     def interrupt() -> None:
+        both_at_work.wait()
         while len([*tmp_path.glob("begun-*")]) < 2:
             time.sleep(0.005)
         os.kill(os.getpid(), signal.SIGINT)
@@ -102,6 +124,45 @@ def test_what_ends_the_call_is_passed_on_and_waits_for_the_folds_to_save(
     with pytest.raises(KeyboardInterrupt):
         reproduce(plan, folds=(0, 1, 2), jobs=2)
     assert {path.name for path in tmp_path.glob("*-?")} == {"begun-0", "begun-1", "saved-0", "saved-1"}
+
+
+def test_a_wish_to_save_is_passed_on_to_every_fold_at_work(
+    plan: Plan, fold_does: Callable[[Callable[[int], None]], None], both_at_work: Event, tmp_path: Path
+) -> None:
+    def wait_for_the_wish(fold: int) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        (tmp_path / f"begun-{fold}").touch()
+        if signal.sigtimedwait([signal.SIGUSR1], 20) is not None:
+            (tmp_path / f"saved-{fold}").touch()
+
+    def wish() -> None:
+        both_at_work.wait()
+        while len([*tmp_path.glob("begun-*")]) < 2:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    fold_does(wait_for_the_wish)
+    Thread(target=wish).start()
+    with pytest.raises(RunError, match="exit code 0 and no word"):  # nor did they answer
+        reproduce(plan, folds=(0, 1), jobs=2)
+    assert {path.name for path in tmp_path.glob("saved-*")} == {"saved-0", "saved-1"}
+
+
+def test_a_wish_to_save_that_comes_while_a_fold_starts_does_not_end_it(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself the signal would, before the new process has said what it means there."""
+    start = SpawnProcess.start
+
+    def start_and_wish(process: SpawnProcess) -> None:
+        start(process)
+        assert process.pid
+        os.kill(process.pid, signal.SIGUSR1)
+
+    monkeypatch.setattr(SpawnProcess, "start", start_and_wish)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    reproduce(plan, folds=(0, 1), jobs=2)
+    assert all(Run.open(plan.fold_folder(fold) / "base").is_finished for fold in (0, 1))
 
 
 def test_the_death_of_a_fold_s_process_is_an_error_that_names_it(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hark.record import resources
-from hark.record.resources import cpu_quota, memory_limit, usable_cores
+from hark import resources
+from hark.resources import cpu_quota, memory_limit, usable_cores
 
 
 def control_groups(top: Path, files: dict[str, str], membership: str) -> dict[str, Path]:

@@ -112,10 +112,10 @@ def test_a_recipe_that_was_interrupted_is_finished_from_elsewhere(
     """Nothing that was done is done again."""
     publish = stages.publish
 
-    def dying(run: Run, *rest: Any) -> None:
+    def dying(run: Run, *rest: Any, **options: Any) -> None:
         if run.name == "int8":
             raise KeyboardInterrupt
-        publish(run, *rest)
+        publish(run, *rest, **options)
 
     (home / "mine.toml").write_text(RECIPE)
     corpus = ["--data", str(tiny_source.root), "--keyword", "beep", "--folds", "2", "--device", "cpu"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 import threading
@@ -94,12 +95,18 @@ def test_a_model_goes_to_another_process_as_its_file_and_a_stream_not_at_all(mod
     [
         (b"RIFF", r"a model of 4 bytes: begins with b'RIFF', expected b'HARK'; give a \.hark file"),
         (GOLDEN / "absent.hark", r"absent\.hark: No such file or directory; give the path of a \.hark file"),
-        (GOLDEN, r"golden: Is a directory"),
+        (GOLDEN, r"golden: not a file; give the path of a \.hark file"),
     ],
 )
 def test_what_is_no_model_is_refused_with_the_reason(source: bytes | Path, message: str) -> None:
     with pytest.raises(ModelFileError, match=message):
         Model(source)
+
+
+def test_a_pipe_cannot_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.hark")
+    with pytest.raises(ModelFileError, match="not a file"):
+        Model(tmp_path / "a.hark")
 
 
 def test_a_damaged_model_is_refused_with_the_reason() -> None:

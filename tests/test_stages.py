@@ -17,25 +17,30 @@ from hark.judging.metrics import one_minus_auc
 from hark.learning.dataset import Task, clip_scores
 from hark.network.spotter import Spotter
 from hark.proof.cost import cost_of
-from hark.recipes import stages
+from hark.proof.evaluation import score_clips
+from hark.recipes import publishing, stages
 from hark.recipes.recipe import Recipe, parse_recipe
 from hark.recipes.reproduction import Plan
 from hark.recipes.stages import Bench, run_recipe
 from hark.record.runs import Run, find_runs
+from hark.runtime import Model
 from hark.shrinking.pruning import PruningConfig, prune
 from hark.shrinking.quantization import is_quantized
 from hark.storage.model_files import load
 
 EVERY = {"run.json", "config.json", "environment.json", "events.jsonl", "task.json", "lock"}
-MODEL = EVERY | {"model.safetensors", "cost.json"}
+MODEL = EVERY | {"model.safetensors", "cost.json", "verification.json"}
+PACKED = MODEL | {"model.hark"}
 JUDGED = {"scores.npz", "evaluation.json"}
 STREAMED = JUDGED | {"stream.json", "check_stream.json"}
 FILES = {
-    "teacher": MODEL | {"checkpoints"},
-    "base": MODEL | STREAMED | {"checkpoints"},
+    "teacher": PACKED | {"checkpoints"},
+    "base": PACKED | STREAMED | {"checkpoints"},
     "qint8": EVERY | JUDGED | {"model.pt", "cost.json"},
-    "int8": MODEL | STREAMED,
-    "pruned": MODEL | STREAMED | {"checkpoints"},
+    "rows": MODEL,
+    "int8": PACKED | STREAMED,
+    "aware": PACKED | {"checkpoints"},
+    "pruned": PACKED | STREAMED | {"checkpoints"},
     "damage": EVERY | {"pruning_damage.json"},
 }
 
@@ -43,7 +48,7 @@ FILES = {
 @pytest.fixture
 def bench(tiny_task: Task, tmp_path: Path) -> Bench:
     """Where stages can work without disturbing others."""
-    return Bench(tiny_task, tmp_path / "runs", "cpu")
+    return Bench(tiny_task, tmp_path / "runs")
 
 
 @pytest.fixture
@@ -87,17 +92,20 @@ def test_every_kind_of_stage_leaves_the_files_of_its_kind(mini_runs: Path) -> No
 def test_every_run_tells_what_it_is_and_what_it_was_made_from(mini_plan: Plan, mini_runs: Path) -> None:
     runs = [Run.open(mini_runs / name) for name in mini_plan.recipe.stages]
     assert all(run.is_finished for run in runs)
-    assert [run.about["order"] for run in runs] == list(range(6))
+    assert [run.about["order"] for run in runs] == list(range(8))
     assert {run.name: run.about["parents"] for run in runs} == {
         "teacher": [],
         "base": ["teacher"],
         "qint8": ["base"],
+        "rows": ["base"],
         "int8": ["base"],
+        "aware": ["base", "teacher"],
         "pruned": ["base", "teacher"],
         "damage": ["base"],
     }
     assert {run.name for run in runs if run.about["group"] == "reference"} == {"qint8"}
-    assert [run.about["kind"] for run in runs] == ["train", "distill", "quantize", "quantize", "prune", "damage"]
+    kinds = ["train", "distill", "quantize", "quantize", "quantize", "quantize-aware", "prune", "damage"]
+    assert [run.about["kind"] for run in runs] == kinds
     assert {run.about["fold"] for run in runs} == {0}
     assert Run.open(mini_runs / "pruned").about["setting"] == "base, pruned"
 
@@ -121,10 +129,10 @@ def test_the_task_of_a_run_counts_its_clips(mini_runs: Path, tiny_task: Task) ->
 
 
 @pytest.mark.parametrize("name", ["base", "int8", "pruned"])
-def test_scores_are_those_of_the_saved_model(mini_runs: Path, tiny_task: Task, name: str) -> None:
+def test_scores_are_those_of_the_shipped_file(mini_runs: Path, tiny_task: Task, name: str) -> None:
     run, data = Run.open(mini_runs / name), tiny_task.testing
     with np.load(run.path("scores.npz"), allow_pickle=False) as told:
-        np.testing.assert_array_equal(told["scores"], clip_scores(load(run.path("model.safetensors")), data))
+        np.testing.assert_array_equal(told["scores"], score_clips(Model(run.path("model.hark")), data))
         np.testing.assert_array_equal(told["labels"], data.targets)
         assert told["speakers"].tolist() == [clip.speaker for clip in data.clips]
         assert told["paths"].tolist() == [f"{clip.label}/{clip.path.name}" for clip in data.clips]
@@ -149,8 +157,9 @@ def test_the_proof_of_streaming_covers_single_frames(mini_runs: Path) -> None:
 def test_costs_are_those_of_the_saved_model_and_its_file(mini_runs: Path) -> None:
     for name in ("teacher", "base", "int8", "pruned"):
         run = Run.open(mini_runs / name)
-        path = run.path("model.safetensors")
-        expected = {**cost_of(load(path)).as_dict(), "file": path.name, "file_bytes": path.stat().st_size}
+        path = run.path("model.hark")
+        counted = cost_of(load(run.path("model.safetensors"))).as_dict()
+        expected = {**counted, "file": path.name, "file_bytes": path.stat().st_size}
         assert run.read_json("cost.json") == json.loads(json.dumps(expected))
 
 
@@ -192,7 +201,7 @@ def test_the_damage_of_pruning_begins_at_the_whole_model(mini_runs: Path, tiny_t
 
 def test_a_second_call_does_nothing(mini_plan: Plan, mini_runs: Path, tiny_task: Task) -> None:
     before, done = snapshot(mini_runs), deeds(mini_runs)
-    again = run_recipe(mini_plan.recipe, Bench(tiny_task, mini_runs, "cpu"))
+    again = run_recipe(mini_plan.recipe, Bench(tiny_task, mini_runs))
     assert snapshot(mini_runs) == before
     assert deeds(mini_runs) == done
     assert [run.name for run in again] == list(FILES)
@@ -230,10 +239,10 @@ def test_a_training_that_died_before_its_model_was_written_is_not_trained_again(
 
 
 def _dying_at(stage: str, publish: Callable[..., None]) -> Callable[..., None]:
-    def dying(run: Run, *rest: object) -> None:
+    def dying(run: Run, *rest: object, **options: object) -> None:
         if run.name == stage:
             raise KeyboardInterrupt
-        publish(run, *rest)
+        publish(run, *rest, **options)
 
     return dying
 
@@ -295,7 +304,7 @@ def test_a_result_that_cannot_be_written_is_unsaved_work_and_is_written_when_the
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "write_atomically", full)
+        patch.setattr(publishing, "write_atomically", full)
         with pytest.raises(UnsavedWork, match=r"base/model.safetensors: No space left on device; free") as unsaved:
             run_recipe(short(), bench)
     assert unsaved.value.exit_code == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 
@@ -10,9 +11,10 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from hark.errors import RunError
-from hark.learning.trainee import AVERAGE, Trainee
+from hark.learning.trainee import AVERAGE, MODEL, MOMENTS, Trainee
 from hark.learning.training import TrainingConfig, make_optimizer
 from hark.network.spotter import Spotter
+from hark.network.weights import read_weights
 from hark.record.runs import Run
 from hark.record.store import read_checkpoint
 
@@ -76,19 +78,35 @@ def test_a_checkpoint_of_another_configuration_is_refused(
         new_trainee().restore(run)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", AVERAGE, "optimizer.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"\xff" * 64, to_safetensors({"x.y": torch.zeros(3)}), None])
+Content = dict[str, torch.Tensor]
+NO_WEIGHTS: list[Callable[[Content], bytes | None]] = [
+    lambda saved: None,
+    lambda saved: b"",
+    lambda saved: b"\xff" * 64,
+    lambda saved: to_safetensors({"x.y": torch.zeros(3)}),
+    lambda saved: to_safetensors({**saved, "7777.step": torch.zeros(())}),
+    lambda saved: to_safetensors(dict([*saved.items()][1:])),
+    lambda saved: to_safetensors({name: torch.zeros(3, 4, 5) for name in saved}),
+    lambda saved: to_safetensors({name: torch.full_like(tensor, math.nan) for name, tensor in saved.items()}),
+    lambda saved: to_safetensors({name: tensor.to(torch.float8_e4m3fn) for name, tensor in saved.items()}),
+]
+
+
+@pytest.mark.parametrize("file", [MODEL, AVERAGE, MOMENTS])
+@pytest.mark.parametrize("spoil", NO_WEIGHTS)
 def test_a_checkpoint_that_is_intact_and_yet_holds_something_else_is_refused(
-    file: str, content: bytes | None, new_trainee: Callable[[], Trainee], new_run: NewRun
+    file: str, spoil: Callable[[Content], bytes | None], new_trainee: Callable[[], Trainee], new_run: NewRun
 ) -> None:
-    """Its manifest vouches for the bytes, not for who wrote them."""
-    run = new_run("a")
-    new_trainee().save(run)
+    """Its manifest vouches for the bytes, not for who wrote them; and no error waits for the next step."""
+    run, trainee = new_run("a"), new_trainee()
+    learn(trainee, 1)
+    trainee.save(run)
     saved = run.checkpoints.latest()
     assert saved is not None
+    content = spoil(read_weights(saved.files[file]))
     files = {name: kept for name, kept in {**saved.files, file: content}.items() if kept is not None}
-    run.checkpoints.save(1, files, info=saved.info)
-    with pytest.raises(RunError, match="its checkpoint of step 1 does not fit the model"):
+    run.checkpoints.save(2, files, info=saved.info)
+    with pytest.raises(RunError, match="its checkpoint of step 2 does not fit the model"):
         new_trainee().restore(run)
 
 

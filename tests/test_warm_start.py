@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save as to_safetensors
 
 from hark.errors import HarkError, ModelError, NoValidCheckpoint, RunError
 from hark.learning.dataset import Task
-from hark.learning.trainee import Trainee
+from hark.learning.trainee import AVERAGE, Trainee
 from hark.learning.training import TrainingConfig, make_optimizer
 from hark.network.crnn import CrnnConfig
 from hark.network.spotter import Spotter, SpotterConfig
@@ -141,7 +142,7 @@ def test_a_stage_begins_with_the_weights_of_another_and_says_which(
         "third": stage | {"weights_from": str(Run.open(mini_runs / "base").checkpoints.folders()[-1])},
     }
     recipe = parse_recipe({"stages": stages}, name="fine-tuning")
-    first, second, third = run_recipe(recipe, Bench(tiny_task, tmp_path, "cpu"))
+    first, second, third = run_recipe(recipe, Bench(tiny_task, tmp_path))
     source = load(mini_runs / "base" / "model.safetensors").state_dict()
     found = [load(run.path("model.safetensors")).state_dict() for run in (first, second, third)]
     furthest = max(float((model[name] - tensor).abs().max()) for model in found for name, tensor in source.items())
@@ -150,10 +151,19 @@ def test_a_stage_begins_with_the_weights_of_another_and_says_which(
     assert [run.about["parents"] for run in (first, second, third)] == [["base"], ["first"], []]
 
 
-@pytest.mark.parametrize("files", [{}, {"average.safetensors": b"\xff" * 64}], ids=["none", "no safetensors"])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {AVERAGE: b"\xff" * 64},
+        {AVERAGE: to_safetensors({"w": torch.tensor([float("nan")])})},
+        {AVERAGE: to_safetensors({"w": torch.zeros(1, dtype=torch.float8_e4m3fn)})},
+    ],
+    ids=["none", "no safetensors", "no numbers", "of a kind that is no weight"],
+)
 def test_a_checkpoint_without_weights_is_refused(
     files: dict[str, bytes], untaught: Spotter, new_run: NewRun
 ) -> None:
     folder = new_run("a").checkpoints.save(1, files, info={})
-    with pytest.raises(RunError, match=r"step-00000001: a checkpoint without weights \(.*\); choose another one"):
+    with pytest.raises(RunError, match=r"step-00000001: a checkpoint without usable weights \(.*\); choose"):
         with_weights(untaught, folder)

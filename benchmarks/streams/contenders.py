@@ -15,14 +15,15 @@ Pcm = np.ndarray[Any, np.dtype[np.int16]]
 
 
 class Contender(Protocol):
-    """One stream, or several in lockstep."""
+    """One stream, or several side by side."""
 
+    sample_rate: int
     chunk_samples: int
     streams: int
     model_bytes: int
 
     def step(self, chunk: Pcm) -> object:
-        """Take the next `chunk_samples` of sound: what a user would call."""
+        """Take the next chunk of sound, `(samples,)` or `(streams, samples)`: what a user would call."""
 
 
 class HarkEngine:
@@ -30,12 +31,14 @@ class HarkEngine:
 
     streams = 1
 
-    def __init__(self, path: str, chunk_samples: str = "1280") -> None:
+    def __init__(self, path: str, chunk_ms: str = "80") -> None:
         import hark
 
-        self.chunk_samples = int(chunk_samples)
-        self.model_bytes = Path(path).stat().st_size
-        self._stream = hark.Model(path).stream()
+        model = hark.Model(path)
+        self.sample_rate = model.sample_rate
+        self.chunk_samples = self.sample_rate * int(chunk_ms) // 1000
+        self.model_bytes = len(model.file)
+        self._stream = model.stream()
 
     def step(self, chunk: Pcm) -> object:
         """Posteriors."""
@@ -45,24 +48,24 @@ class HarkEngine:
 class HarkBatch:
     """Many streams of one model in one call."""
 
-    def __init__(self, path: str, streams: str = "64", chunk_samples: str = "1280") -> None:
+    def __init__(self, path: str, streams: str = "64") -> None:
         import hark
 
-        self.streams, self.chunk_samples = int(streams), int(chunk_samples)
-        self.model_bytes = Path(path).stat().st_size
-        self._streams = hark.Model(path).streams(self.streams)
-        self._sound = np.zeros((self.streams, self.chunk_samples), np.int16)
+        model = hark.Model(path)
+        self.sample_rate, self.streams = model.sample_rate, int(streams)
+        self.chunk_samples = self.sample_rate * 80 // 1000
+        self.model_bytes = len(model.file)
+        self._streams = model.streams(self.streams)
 
     def step(self, chunk: Pcm) -> object:
         """Posteriors of all streams."""
-        self._sound[:] = chunk
-        return self._streams.step(self._sound)
+        return self._streams.step(chunk)
 
 
 class HarkTorch:
     """Our own model in torch, eager."""
 
-    streams, chunk_samples = 1, 1280
+    sample_rate, streams, chunk_samples = 16_000, 1, 1280
 
     def __init__(self, path: str) -> None:
         import torch
@@ -83,27 +86,25 @@ class HarkTorch:
 
 
 class HarkOnnx:
-    """Our own model in onnxruntime, one step a chunk."""
+    """Our own model in onnxruntime."""
 
-    streams = 1
+    sample_rate, streams, chunk_samples = 16_000, 1, 1280
 
     def __init__(self, path: str) -> None:
-        from hark.shipping.onnx import OnnxStream
+        from hark.shipping.onnx_runner import OnnxRunner
 
-        graph = Path(path).read_bytes()
-        self.model_bytes = len(graph)
-        self._stream = OnnxStream(graph)
-        self.chunk_samples = self._stream.chunk_shape[-1]
+        self.model_bytes = Path(path).stat().st_size
+        self._stream = OnnxRunner(path).stream()
 
     def step(self, chunk: Pcm) -> object:
-        """Logits."""
-        return self._stream.step(chunk[None].astype(np.float32) / 32768)
+        """Posteriors."""
+        return self._stream.step(chunk)
 
 
 class OpenWakeWord:
     """openWakeWord with one of its models on onnxruntime."""
 
-    streams, chunk_samples = 1, 1280
+    sample_rate, streams, chunk_samples = 16_000, 1, 1280
 
     def __init__(self) -> None:
         from openwakeword.model import Model
@@ -121,7 +122,7 @@ class OpenWakeWord:
 class MicroWakeWord:
     """pymicro-wakeword: front end and TFLite model of microWakeWord."""
 
-    streams, chunk_samples = 1, 1280
+    sample_rate, streams, chunk_samples = 16_000, 1, 1280
 
     def __init__(self) -> None:
         from pymicro_wakeword import MicroWakeWord, MicroWakeWordFeatures, Model
@@ -141,7 +142,7 @@ class MicroWakeWord:
 class LiteRt:
     """The same model and front end on LiteRT's own Python interpreter."""
 
-    streams, chunk_samples = 1, 1280
+    sample_rate, streams, chunk_samples = 16_000, 1, 1280
 
     def __init__(self) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -180,7 +181,7 @@ class LiteRt:
 class SileroVad:
     """Silero's voice activity detector on onnxruntime alone: no keyword, but a network that streams."""
 
-    streams, chunk_samples = 1, 512
+    sample_rate, streams, chunk_samples = 16_000, 1, 512
 
     def __init__(self) -> None:
         import onnxruntime
@@ -205,7 +206,7 @@ class SileroVad:
 class WebRtcVad:
     """WebRTC's voice activity detector: no network at all."""
 
-    streams, chunk_samples, model_bytes = 1, 480, 0
+    sample_rate, streams, chunk_samples, model_bytes = 16_000, 1, 480, 0
 
     def __init__(self) -> None:
         import webrtcvad

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hark.errors import DiskFull, RunError
+from hark.errors import DiskFull, RunError, UsageError
 
 TEMPORARY = ".tmp-"
 LARGEST_SMALL_BYTES = 4 << 20
@@ -60,6 +60,29 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             fsync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name `path` when it is whole.
+
+    Raises:
+        UsageError: there is something at `path` already.
+        RunError: it could not be made; what was written is gone again.
+    """
+    path = path.absolute()
+    if path.is_symlink() or children(path):
+        raise UsageError(f"{path}: is not empty, expected a new or an empty folder; choose another name")
+    make_folder(path.parent)
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+    with explained(path):
+        try:
+            temporary.mkdir()
+            yield temporary
+            temporary.replace(path)
+            fsync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_small(path: Path, *, largest_bytes: int = LARGEST_SMALL_BYTES) -> bytes:

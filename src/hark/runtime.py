@@ -9,6 +9,7 @@ torch is not needed. Bits are the same on every machine and for every chunking.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -27,6 +28,30 @@ Sound: TypeAlias = NDArray[np.int16] | NDArray[np.float32]
 Floats: TypeAlias = NDArray[np.float32]
 
 LARGEST_FILE = packing.LARGEST_BYTES + packing.LARGEST_METADATA + 4
+
+OPENED_BYTES, LAYER_BYTES = 92, 76
+"""Of an opened model on a device of 32 bits, and of each of its layers."""
+STACK_BYTES = 600
+"""Of a step, deepest on a Cortex-M4 as gcc 12 -Os counts it; no model needs more."""
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """RAM that one stream takes on a device, in bytes: the file itself stays in flash."""
+
+    state: int
+    """Computed by the engine without vectors; where pointers have 32 bits it may be some bytes less."""
+    scratch: int
+    """As the state; free between two calls."""
+    opened_model: int
+    """Computed, with room for no more layers than the model has."""
+    stack: int = STACK_BYTES
+    """Measured."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.state + self.scratch + self.opened_model + self.stack
 
 
 class Stream(Protocol):
@@ -65,6 +90,16 @@ class Runner(Protocol):
         """A stream that has heard nothing."""
 
 
+def detector_for(runner: Runner, point: OperatingPoint) -> Detector:
+    """What turns a runner's posteriors into detections, its clock that of the runner's steps."""
+    return Detector(
+        point,
+        hop_samples=runner.step_samples,
+        first_step_samples=runner.first_step_samples,
+        sample_rate=runner.sample_rate,
+    )
+
+
 class Model:
     """A `.hark` file, opened and checked: any number of streams and threads may share it.
 
@@ -92,8 +127,6 @@ class Model:
         self.is_integer: bool = about["is_integer"]
         self.state_bytes: int = about["state_bytes"]
         """Memory of one stream, on this machine."""
-        self.device_bytes: int = about["device_state_bytes"] + about["device_scratch_bytes"]
-        """Memory for one stream and its steps on a device without vectors, but for the stack: 600 bytes."""
         self.operating_point = _operating_point(about)
 
     def stream(self) -> _engine.Stream:
@@ -108,6 +141,16 @@ class Model:
         """
         return self._engine.streams(count)
 
+    @property
+    def device_memory(self) -> DeviceMemory:
+        """What one stream takes on a device of 32 bits without vectors, such as a Cortex-M4."""
+        device, layers = self._engine.describe_device(), packing.from_bytes(self.file).layers
+        return DeviceMemory(
+            state=device["state_bytes"],
+            scratch=device["scratch_bytes"],
+            opened_model=OPENED_BYTES + LAYER_BYTES * len(layers),
+        )
+
     def detector(self) -> Detector:
         """What turns this model's posteriors into detections, at the operating point in the file.
 
@@ -118,12 +161,7 @@ class Model:
             raise ModelError(
                 "the model has no operating point, expected one in the file; choose a threshold yourself"
             )
-        return Detector(
-            self.operating_point,
-            hop_samples=self.step_samples,
-            first_step_samples=self.first_step_samples,
-            sample_rate=self.sample_rate,
-        )
+        return detector_for(self, self.operating_point)
 
     def __reduce__(self) -> tuple[type[Model], tuple[bytes]]:
         """A model goes to another process as its file."""
@@ -132,6 +170,8 @@ class Model:
 
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise ModelFileError(f"{path}: not a file; give the path of a .hark file")
         size = path.stat().st_size
         if size > LARGEST_FILE:
             raise ModelFileError(f"{path}: {size:,} bytes, expected at most {LARGEST_FILE:,}; it is no .hark file")

@@ -9,11 +9,16 @@ An order is a line of JSON on standard input, its answer a line on standard outp
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import sys
 import time
 from typing import Any
+
+# All that a command would load, torch before anything.
+for module in ("cli.learning", "cli.road", "recipes.reproduction", "showing.report"):
+    importlib.import_module(f"hark.{module}")
 
 
 def main() -> None:

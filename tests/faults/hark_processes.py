@@ -51,10 +51,14 @@ def start_fresh(arguments: Sequence[object], output: Path) -> Process:
 class Parent:
     """The process that forks; use it as a context manager, and it as what starts a command."""
 
+    def __init__(self, **environment: str) -> None:
+        """With these variables beside those of this process."""
+        self._environment = one_thread() | environment
+
     def __enter__(self) -> Parent:
         command = [sys.executable, str(FORKING)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen(command, **pipes, env=one_thread(), text=True)  # type: ignore[call-overload]
+        self._process = subprocess.Popen(command, **pipes, env=self._environment, text=True)  # type: ignore[call-overload]
         self._process.stdout.readline()  # it is ready
         return self
 

@@ -14,13 +14,9 @@ from typing import Any, NamedTuple
 
 import onnx
 import torch
-from safetensors.torch import load as from_safetensors
-from safetensors.torch import save as to_safetensors
 
-from contract import small_spotter
 from hark.network.crnn import PUBLISHED, Crnn
 from hark.network.reference import ReferenceCrnn
-from hark.storage.model_files import digest_of, to_bytes
 
 
 class Trap:
@@ -153,13 +149,18 @@ def lightning_checkpoint_with_a_trap(at: Place) -> Path:
     return at.file("trap.ckpt", archive({"state_dict": {}, "callbacks": Trap(at.canary)}))
 
 
+FACTS = {"labels": ["", "x"], "sample_rate": 16_000, "step_samples": 1280, "first_step_samples": 1440}
+
+
 def onnx_model(**tensor: Any) -> bytes:
-    """An ONNX model of one node of an unknown kind, and one tensor."""
+    """An ONNX model of one node of an unknown kind, and one tensor, which says that it is one of ours."""
     held = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, **tensor)
     node = onnx.helper.make_node("Execute", ["w"], ["y"], domain="evil")
     output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([node], "g", [], [output], initializer=[held])
-    return bytes(onnx.helper.make_model(graph).SerializeToString())
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [output], initializer=[held]))
+    told = {f"hark.{name}": json.dumps(value) for name, value in FACTS.items()}
+    onnx.helper.set_model_props(model, {"hark.takes": "waveform", **told})
+    return bytes(model.SerializeToString())
 
 
 def outside(location: str) -> dict[str, Any]:
@@ -199,78 +200,6 @@ def tflite_of_random_bytes(at: Place) -> Path:
 @hostile
 def json_nested_a_million_times(at: Place) -> Path:
     return at.file("nested.json", b'{"a":' * 10**6)
-
-
-def with_header(header: bytes | dict[str, Any], body: bytes = b"") -> bytes:
-    """A safetensors file with that header."""
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + body
-
-
-def entry(shape: list[int], start: int, end: int) -> dict[str, Any]:
-    """What a safetensors header says of a tensor."""
-    return {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
-
-
-@hostile
-def header_of_all_memory(at: Place) -> Path:
-    return at.file("length.safetensors", b"\xff" * 7 + b"\x7f{}")
-
-
-@hostile
-def header_of_a_million_tensors(at: Place) -> Path:
-    names = b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % n for n in range(200_000))
-    return at.file("names.safetensors", with_header(b"{" + names + b"}"))
-
-
-@hostile
-def header_nested_a_million_times(at: Place) -> Path:
-    return at.file("nested.safetensors", with_header(b'{"a":' * 100_000))
-
-
-@hostile
-def tensors_that_overlap(at: Place) -> Path:
-    header = {"a": entry([4], 0, 16), "b": entry([4], 8, 24)}
-    return at.file("overlap.safetensors", with_header(header, bytes(24)))
-
-
-@hostile
-def tensor_of_a_billion_elements(at: Place) -> Path:
-    return at.file("billion.safetensors", with_header({"a": entry([10**9], 0, 4 * 10**9)}, bytes(64)))
-
-
-@hostile
-def two_tensors_of_one_name(at: Place) -> Path:
-    one = json.dumps(entry([1], 0, 4)).encode()
-    return at.file("twice.safetensors", with_header(b'{"a":' + one + b',"a":' + one + b"}", bytes(4)))
-
-
-def disguised(**changes: Any) -> bytes:
-    """A model whose configuration asks for something else than its tensors are, under a digest that fits."""
-    file = to_bytes(small_spotter())
-    header = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])["__metadata__"]
-    config = json.loads(header["config"])
-    for path, value in changes.items():
-        part, _, name = path.partition("__")
-        config[part][name] = value
-    told = {"format": header["format"], "config": json.dumps(config)}
-    tensors = from_safetensors(file)
-    return to_safetensors(tensors, told | {"digest": digest_of(told, tensors)})
-
-
-@hostile
-def configuration_of_huge_layers(at: Place) -> Path:
-    return at.file("huge.safetensors", disguised(network__hidden=[4096] * 16))
-
-
-@hostile
-def configuration_of_an_endless_memory(at: Place) -> Path:
-    return at.file("memory.safetensors", disguised(network__attention_window=4096))
-
-
-@hostile
-def configuration_that_names_code(at: Place) -> Path:
-    return at.file("code.safetensors", disguised(network___target_="os.system"))
 
 
 @hostile

@@ -20,13 +20,14 @@ _KIB = 1 if sys.platform == "linux" else 1 / 1024  # macOS counts bytes
 
 
 class Told(NamedTuple):
-    """What became of a command; the peaks are of all up to it."""
+    """What became of a command and what it took, its helpers included; the peaks are of all up to it."""
 
     code: int
     out: str
     err: str
     peak_mib: float
     helpers_peak_mib: float
+    processor_s: float
 
 
 def measured(commands: Sequence[Sequence[object]]) -> list[Told]:
@@ -43,7 +44,7 @@ def call(arguments: list[str]) -> Told:
 
     out, err = io.StringIO(), io.StringIO()
     sys.argv = ["hark", *arguments]
-    code = 0
+    code, before_s = 0, processor_s()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main()
@@ -53,7 +54,13 @@ def call(arguments: list[str]) -> Told:
             code = 99
             traceback.print_exc()
     peaks = (resource.getrusage(who).ru_maxrss * _KIB / 1024 for who in _WHO)
-    return Told(code, out.getvalue(), err.getvalue(), *peaks)
+    return Told(code, out.getvalue(), err.getvalue(), *peaks, processor_s() - before_s)
+
+
+def processor_s() -> float:
+    """What this process and its helpers have taken of the processor so far, whatever else the machine does."""
+    used = [resource.getrusage(who) for who in _WHO]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 _WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

@@ -108,6 +108,7 @@ def test_a_run_started_detached_outlives_its_notebook(
 
 @pytest.mark.chaos
 @pytest.mark.fault("F24")
+@pytest.mark.usefixtures("terminals_that_hang_up")
 def test_a_run_in_a_terminal_outlives_the_terminal(
     arguments: list[str], undisturbed: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -56,7 +56,8 @@ resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
 
 @pytest.fixture(scope="module")
 def parent() -> Iterator[Parent]:
-    with Parent() as parent:
+    # Else each thread may reserve 64 MiB of address space, or not: the need would not be the same twice.
+    with Parent(MALLOC_ARENA_MAX="1") as parent:
         yield parent
 
 

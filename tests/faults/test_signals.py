@@ -22,6 +22,7 @@ Record = Callable[[str, object], None]
 
 SEED = 20260101
 PATIENCE_S = 5.0
+WISHES = 6
 RECIPE = """
 [stages.base]
 kind = "train"
@@ -195,6 +196,7 @@ os.dup2(0, 2)
 
 
 @pytest.mark.fault("F24")
+@pytest.mark.usefixtures("terminals_that_hang_up")
 def test_a_training_outlives_its_terminal(
     parent: Parent,
     command: list[object],
@@ -223,6 +225,17 @@ def test_a_training_outlives_its_terminal(
     assert equal
 
 
+def begin_folds(parent: Parent, source: Source, folder: Path) -> tuple[Forked, list[Run]]:
+    """Start a long reproduction, two folds at a time, and wait until both have saved; no validation is due."""
+    recipe, out = folder / "one.toml", folder / "runs"
+    recipe.write_text(RECIPE.replace("epochs = 12", "epochs = 2000").replace("validations = 2", "validations = 1"))
+    corpus = ["--data", source.root, "--keyword", "beep", "--folds", 2, "--jobs", 2, "--device", "cpu"]
+    process = parent(["reproduce", "--recipe", recipe, *corpus, "--out", out], folder / "output.log")
+    folds = [Run(out / "one" / f"fold-{fold}" / "base") for fold in (0, 1)]
+    wait_until(lambda: all(run.checkpoints.folders() for run in folds), patience_s=120)
+    return process, folds
+
+
 @pytest.mark.chaos
 @pytest.mark.fault("P5")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -230,12 +243,7 @@ def test_what_ends_a_reproduction_ends_its_folds_after_they_have_saved(
     parent: Parent, tiny_source: Source, tmp_path: Path, record_property: Record, number: signal.Signals
 ) -> None:
     """Two folds at a time, in processes of their own; not even killing the one above them leaves them behind."""
-    recipe, out = tmp_path / "one.toml", tmp_path / "runs"
-    recipe.write_text(RECIPE.replace("epochs = 12", "epochs = 2000"))
-    corpus = ["--data", tiny_source.root, "--keyword", "beep", "--folds", 2, "--jobs", 2, "--device", "cpu"]
-    process = parent(["reproduce", "--recipe", recipe, *corpus, "--out", out], tmp_path / "output.log")
-    folds = [Run(out / "one" / f"fold-{fold}" / "base") for fold in (0, 1)]
-    wait_until(lambda: all(run.checkpoints.folders() for run in folds), patience_s=120)
+    process, folds = begin_folds(parent, tiny_source, tmp_path)
     begun = time.monotonic()
     process.send_signal(number)
     code, took_s = process.wait(60), time.monotonic() - begun
@@ -251,3 +259,28 @@ def test_what_ends_a_reproduction_ends_its_folds_after_they_have_saved(
     assert code == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
     assert states == ["interrupted", "interrupted"]
     assert took_s < PATIENCE_S
+
+
+@pytest.mark.chaos
+@pytest.mark.fault("P5")
+def test_sigusr1_to_a_reproduction_has_every_fold_save_now(
+    parent: Parent, tiny_source: Source, tmp_path: Path, record_property: Record
+) -> None:
+    """Without being asked, each saves every four seconds, for its epochs are so short."""
+    process, folds = begin_folds(parent, tiny_source, tmp_path)
+    begun = time.monotonic()
+    for _ in range(WISHES):
+        before = [run.checkpoints.steps()[-1] for run in folds]
+        process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: all(run.checkpoints.steps()[-1] > at for run, at in zip(folds, before, strict=True)))  # noqa: B023
+    took_s = time.monotonic() - begun
+    going_on = sum(run.is_live for run in folds)
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(60)
+    record_property(
+        "outcome",
+        f"{WISHES} SIGUSR1 to `hark reproduce --jobs 2`: both folds saved {WISHES} times in {took_s:.1f} s, "
+        f"{going_on} of {len(folds)} went on",
+    )
+    assert took_s < 4.0 * (WISHES - 1)
+    assert (going_on, code) == (len(folds), 143)

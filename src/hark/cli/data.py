@@ -9,6 +9,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,22 +36,29 @@ def data() -> None:
 @data.command()
 @SOURCE
 @click.option("--max-bad-share", type=click.FloatRange(0, 1), default=inspection.MAX_BAD_SHARE, show_default=True)
+@click.option("--speech", type=click.Path(path_type=Path), help="Sentences without the keyword.")
 @AS_JSON
-def check(source: Path, max_bad_share: float, as_json: bool) -> None:
+def check(source: Path, max_bad_share: float, speech: Path | None, as_json: bool) -> None:
     """List every clip that cannot be used, and why; change nothing.
 
-    Exits with 4 if more than the allowed share is bad.
+    The corpus's background noises are looked at as well, and the sentences if they are named. Exits with 4 if
+    more than the allowed share is bad.
 
     \b
     Example:
       $ hark data check speech_commands
       speech_commands/bed/0a.wav: truncated, the header promises 32000 bytes of sound, the file holds 20000
       1 × truncated
-      64720 clips are good, 1 bad (0.0%)
+      64726 clips are good, 1 bad (0.0%)
     """
     clips = corpus.load(source)
-    with _progress(clips, "checking") as shown:
-        found = inspection.inspect_clips(shown)
+    files = [*corpus.background_files(source), *(corpus.speech_files(speech) if speech else [])]
+    surroundings = [Clip(path, label="", speaker="") for path in files]
+    with _progress([*clips, *surroundings], "checking") as shown:
+        rest = iter(shown)
+        words = inspection.inspect_clips(islice(rest, len(clips)))
+        others = inspection.inspect_clips(rest, longest_s=audio.LONGEST_READ_S)
+    found = inspection.Inspection.of_all([words, others])
     faults = _counted(verdict.fault for _, verdict in found.bad)
     if as_json:
         bad = [{"path": str(clip.path), "reason": verdict.reason} for clip, verdict in found.bad]

@@ -4,17 +4,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from hark.cli.options import AS_JSON, FOLD, MODEL, PATH, corpus_options, model_file, print_json, source
+from hark.cli.options import (
+    AS_JSON,
+    FOLD,
+    MODEL,
+    PATH,
+    corpus_options,
+    open_runner,
+    print_json,
+    source,
+)
 from hark.errors import UsageError
 from hark.judging.detection import OperatingPoint
-
-if TYPE_CHECKING:
-    from hark.network.spotter import Spotter
+from hark.judging.listening import detections_in, judge_recordings
+from hark.runtime import Model, Runner
 
 
 @click.command()
@@ -29,15 +38,15 @@ def evaluate(model: Path, as_json: bool, fold: int, **corpus: Any) -> None:
     Example:
       $ hark evaluate runs/student --data speech_commands --keyword happy --speech speech
     """
-    from hark.learning.dataset import clip_scores, load_task
-    from hark.proof.evaluation import judge_clips, judge_stream
+    from hark.learning.dataset import load_task
+    from hark.proof.evaluation import judge_clips, judge_stream, score_clips
 
-    spotter = _model_for(corpus["keyword"], model)
+    runner = open_runner(model)
+    _require_keyword(model, runner.labels[-1], corpus["keyword"])
     loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
-    testing = clip_scores(spotter, loaded.testing)
+    testing, validation = score_clips(runner, loaded.testing), score_clips(runner, loaded.validation)
     clips = judge_clips(testing, loaded.testing)
-    validation = clip_scores(spotter, loaded.validation)
-    stream = judge_stream(spotter, loaded, validation=validation, testing=testing)
+    stream = judge_stream(runner, loaded, validation=validation, testing=testing)
     if as_json:
         print_json({"reset": clips, "carried": stream})
         return
@@ -75,10 +84,11 @@ def check_stream(
     from hark.proof.evaluation import check_stream as check
     from hark.proof.evaluation import nine_clips
 
-    spotter = _model_for(corpus["keyword"], model)
+    runner = open_runner(model)
+    _require_keyword(model, runner.labels[-1], corpus["keyword"])
     loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
     clips, labels = nine_clips(loaded.testing)
-    result = check(spotter, clips, labels=labels, chunk_frames=steps)
+    result = check(runner, clips, labels=labels, chunk_frames=steps)
     if plot:
         from hark.files import write_atomically
         from hark.showing.charts import posterior_over_time
@@ -98,28 +108,25 @@ def check_stream(
     click.echo(f"highest posterior within the keyword and 0.5 s after it: {max(inside):.3f}")
 
 
-def _model_for(keyword: str, path: Path) -> Spotter:
-    """The model at `path`, which must spot `keyword`: another's figures would look like any other."""
-    from hark.storage.model_files import load
-
-    model = load(model_file(path))
-    if model.config.keyword != keyword:
-        raise UsageError(f"{path}: spots {model.config.keyword!r}, --keyword is {keyword!r}; make them the same")
-    return model
+def _require_keyword(path: Path, spotted: str, keyword: str) -> None:
+    """The model at `path` must spot `keyword`: another's figures would look like any other."""
+    if spotted != keyword:
+        raise UsageError(f"{path}: spots {spotted!r}, --keyword is {keyword!r}; make them the same")
 
 
 @click.command()
 @MODEL
 @click.argument("files", type=PATH, nargs=-1)
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of the smoothed posterior."
-)
-@click.option("--smoothing", type=int, default=1, show_default=True, help="Steps that are averaged.")
-@click.option("--refractory", type=float, default=1.0, show_default=True, help="Seconds after a detection.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Of the smoothed posterior.")
+@click.option("--smoothing", "smoothing_steps", type=int, help="Steps that are averaged.")
+@click.option("--refractory", "refractory_s", type=float, help="Seconds after a detection.")
 @click.option("--truth", type=PATH, help="A manifest of where the keyword is: count hits, misses, alarms instead.")
 @AS_JSON
 def detect(model: Path, files: tuple[Path, ...], truth: Path | None, as_json: bool, **point: Any) -> None:
     """Find the keyword in FILES of any length, format and rate, in constant memory.
+
+    MODEL is a .hark file, a run, a model.safetensors or an ONNX graph of hark. The operating point is the file's
+    own, but for what is given here; a file without one has a threshold of 0.5.
 
     \b
     Example:
@@ -128,24 +135,19 @@ def detect(model: Path, files: tuple[Path, ...], truth: Path | None, as_json: bo
       $ hark detect runs/student --truth evening.jsonl
       2 words, 0 missed; 1 alarm in 0.52 h: 1.9 per hour (95 % interval 0.05-10.7)
     """
-    from hark.storage.model_files import load
-
-    spotter = load(model_file(model))
-    operating = OperatingPoint(
-        point["threshold"], smoothing_steps=point["smoothing"], refractory_s=point["refractory"]
-    )
     if bool(files) == bool(truth):
         raise UsageError("expected either FILES or --truth MANIFEST")
+    runner = open_runner(model)
+    stored = (runner.operating_point if isinstance(runner, Model) else None) or OperatingPoint(0.5)
+    operating = dataclasses.replace(stored, **{name: value for name, value in point.items() if value is not None})
     if truth:
-        _print_outcome(spotter, truth, operating, as_json)
+        _print_outcome(runner, truth, operating, as_json)
     else:
-        _print_detections(spotter, files, operating, as_json)
+        _print_detections(runner, files, operating, as_json)
 
 
-def _print_detections(spotter: Any, files: tuple[Path, ...], point: OperatingPoint, as_json: bool) -> None:
-    from hark.proof.evaluation import detections_in
-
-    found = ((path, detection) for path in files for detection in detections_in(spotter, path, point))
+def _print_detections(runner: Runner, files: tuple[Path, ...], point: OperatingPoint, as_json: bool) -> None:
+    found = ((path, detection) for path in files for detection in detections_in(runner, path, point))
     if as_json:
         print_json([{"file": str(path), "time_s": d.time_s, "score": d.score} for path, d in found])
         return
@@ -153,11 +155,10 @@ def _print_detections(spotter: Any, files: tuple[Path, ...], point: OperatingPoi
         click.echo(f"{path}  {detection.time_s:.3f} s  {detection.score:.3f}")
 
 
-def _print_outcome(spotter: Any, truth: Path, point: OperatingPoint, as_json: bool) -> None:
-    from hark.proof.evaluation import judge_recordings
+def _print_outcome(runner: Runner, truth: Path, point: OperatingPoint, as_json: bool) -> None:
     from hark.sound.corpus import read_manifest
 
-    outcome = judge_recordings(spotter, read_manifest(truth), point)
+    outcome = judge_recordings(runner, read_manifest(truth), point)
     if as_json:
         print_json(outcome)
         return

@@ -73,8 +73,8 @@ def train(
 
     fold, trackers = task.pop("fold"), task.pop("trackers")
     loaded = load_recipe(recipe, overrides=overrides)
-    work = {**machine(task), "trackers": trackers}
-    plan = Plan(recipe=loaded, source=source(task, cache=out), out=out, command=this_command(), **work)
+    work = {"machine": machine(task), "trackers": trackers, "command": this_command()}
+    plan = Plan(recipe=loaded, source=source(task, cache=out), out=out, **work)
     run_fold(plan, fold)
     click.echo(f"{plan.fold_folder(fold)}: {len(loaded.stages)} stages done")
 
@@ -123,9 +123,8 @@ def prune(model: Path, teachers: tuple[Path, ...], out: Path, overrides: tuple[s
 def _single(table: dict[str, Any], out: Path, overrides: tuple[str, ...], **task: Any) -> None:
     """Run one stage as the run `out`, with all that a recipe's stage gets."""
     require_device(task)
-    from hark.learning.dataset import load_task
     from hark.recipes.recipe import override, parse_recipe
-    from hark.recipes.stages import Bench, run_recipe
+    from hark.recipes.reproduction import Plan, run_in
 
     trackers, fold = (task.pop(key) for key in ("trackers", "fold"))
     folder = out.resolve()
@@ -133,9 +132,9 @@ def _single(table: dict[str, Any], out: Path, overrides: tuple[str, ...], **task
     for change in overrides:
         override(values, change)
     recipe = parse_recipe({"stages": {folder.name: values}}, name=folder.name)
-    work = {**machine(task), "trackers": trackers, "command": this_command()}
-    loaded = load_task(source(task, cache=folder.parent), fold=fold)
-    (run,) = run_recipe(recipe, Bench(loaded, folder.parent, **work))
+    work = {"machine": machine(task), "trackers": trackers, "command": this_command()}
+    plan = Plan(recipe=recipe, source=source(task, cache=folder.parent), out=folder.parent, **work)
+    (run,) = run_in(folder.parent, plan, fold)
     area = run.read_json("evaluation.json")["one_minus_auc"]
     click.echo(f"{out}: 1-AUC {area:.5f} on fold {fold}'s test part")
 

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 
 from hark.errors import ModelFileError
+from hark.judging.detection import OperatingPoint
+from hark.packed import packing
+from hark.packed.packed_model import PackedModel
 from hark.record.command import Command
-from hark.record.runs import MODEL_FILE
+from hark.record.runs import MODEL_FILE, PACKED_FILE, Run
 from hark.record.tracking import BACKENDS
+from hark.runtime import Model, Runner
 from hark.sound.inspection import MAX_BAD_SHARE
 from hark.sound.splits import SplitRule
 
 if TYPE_CHECKING:
     from hark.learning.dataset import Source
+    from hark.learning.devices import Machine
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -73,19 +78,19 @@ def require_device(options: dict[str, Any]) -> None:
         choose_device(options["device"])
 
 
-def machine(options: dict[str, Any]) -> dict[str, Any]:
+def machine(options: dict[str, Any]) -> Machine:
     """Take the values of `machine_options` out of a command's, when the device is there, waited for if need be.
 
     Raises:
         DeviceError: it is not there.
     """
-    from hark.learning.devices import choose_device, wait_for_device
+    from hark.learning.devices import Machine, choose_device, wait_for_device
 
     device, wait_min, workers = (options.pop(name) for name in ("device", "wait_min", "workers"))
     if wait_min:
         wait_for_device(device, limit_s=60 * wait_min)
         choose_device(device)
-    return {"device": device, "workers": workers}
+    return Machine(device=device, workers=workers)
 
 
 FOLD = click.option("--fold", type=click.IntRange(0), default=0, show_default=True, help="The fold that tests.")
@@ -112,6 +117,57 @@ def model_file(path: Path) -> Path:
             raise ModelFileError(f"{path}: holds no {MODEL_FILE}; expected a finished run or a model file")
         return inner
     return path
+
+
+def open_runner(path: Path) -> Runner:
+    """What runs the model that a path names: of a run the file that it ships; torch where there is none.
+
+    Raises:
+        ModelFileError: there is no model.
+    """
+    if path.is_dir() and (path / PACKED_FILE).exists():
+        path = path / PACKED_FILE
+    match path.suffix:
+        case ".hark":
+            return Model(path)
+        case ".onnx":
+            from hark.shipping.onnx_runner import OnnxRunner
+
+            return OnnxRunner(path)
+        case _:
+            from hark.shipping.torch_runner import TorchRunner
+            from hark.storage.model_files import load
+
+            return TorchRunner(load(model_file(path)))
+
+
+def packed_model(path: Path) -> PackedModel:
+    """What the `.hark` file of a model holds: the file itself, a run's, or that of a model that is packed now.
+
+    A run's threshold, where its judging has found one, becomes the operating point.
+
+    Raises:
+        ModelFileError: there is no model.
+        ModelError: only the weights of the model are quantised.
+    """
+    if path.is_dir() and (path / PACKED_FILE).exists():
+        path = path / PACKED_FILE
+    if path.suffix == ".hark":
+        return packing.load(path)
+    from hark.shipping.model_packing import pack
+    from hark.storage.model_files import load
+
+    return pack(load(model_file(path)), operating_point=_judged_point(path))
+
+
+def _judged_point(path: Path) -> OperatingPoint | None:
+    """The operating point that judging has left in a run."""
+    if not path.is_dir():
+        return None
+    from hark.showing.run_files import read_believable
+
+    threshold = (read_believable(Run(path), "stream.json") or {}).get("threshold")
+    return OperatingPoint(threshold) if isinstance(threshold, float) else None
 
 
 def print_json(value: object) -> None:

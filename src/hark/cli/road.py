@@ -56,7 +56,7 @@ def reproduce(
     from hark.showing.report import write_report
 
     loaded = [load_recipe(name, overrides=overrides) for name in recipes]
-    work = {"trackers": corpus.pop("trackers"), "command": this_command(), **machine(corpus)}
+    work = {"trackers": corpus.pop("trackers"), "command": this_command(), "machine": machine(corpus)}
     data = source(corpus, cache=out)
     plans = [Plan(recipe=recipe, source=data, out=out, **work) for recipe in loaded]
     for plan in plans:

@@ -137,7 +137,7 @@ HARK_API size_t hark_steps(const hark_model *model, const void *state, size_t co
 
 HARK_API uint32_t hark_replaced_samples(const void *state) { return sound_of(state)->replaced; }
 
-/* Whether all streams have heard equally much, up to whole steps. */
+/* Whether all streams have heard chunks of the same lengths, up to whole steps. */
 static int are_in_step(const hark_model *model, size_t streams, const uint8_t *states) {
   for (size_t s = 1; s < streams; s++) {
     const uint8_t *state = states + s * model->state_bytes;
@@ -164,6 +164,11 @@ static void put_step(const hark_model *model, const call_scratch *c, const outpu
   if (to->posteriors) posteriors_f32(model->classes, logits, c->network.sums[0], to->posteriors + place);
 }
 
+/* Whether the frames that `count` more samples complete are too few for the lanes, and no step needs them yet. */
+static int can_wait(const hark_model *model, const void *state, size_t count, size_t frames) {
+  return frames > 0 && frames < FRAMES_AT_ONCE && hark_steps(model, state, count) == 0;
+}
+
 /* Streams `first` on, no more than STREAMS_AT_ONCE. */
 static long step_group(const hark_model *model, call_scratch *c, size_t first, size_t streams, uint8_t *states,
                        hark_sound sound, const outputs *to) {
@@ -174,6 +179,11 @@ static long step_group(const hark_model *model, call_scratch *c, size_t first, s
     size_t filled = sound_of(states)->filled, room = sound_capacity(f) - filled;
     size_t count = sound.count - done < room ? sound.count - done : room;
     size_t frames = windows_in(filled + count, f->n_fft, f->hop_length);
+    if (can_wait(model, states, count, frames)) {
+      for (size_t s = 0; s < streams; s++)
+        keep(sound_of(states + s * model->state_bytes), sound, (first + s) * sound.count + done, count);
+      break; /* there was room for all */
+    }
     for (size_t s = 0; s < streams; s++)
       hear(f, &c->queue, sound_of(states + s * model->state_bytes), sound, (first + s) * sound.count + done, count,
            c->frames + s * stream_frames);

@@ -49,7 +49,7 @@ enum hark_error {
   HARK_MALFORMED = -6,       /* a number is out of its bounds, or the parts do not fill the length */
   HARK_NO_SUCH_FFT = -7,     /* an n_fft that this build cannot do */
   HARK_TOO_MANY_LAYERS = -8, /* for HARK_MOST_LAYERS */
-  HARK_OUT_OF_STEP = -9,     /* streams side by side that have not heard equally much */
+  HARK_OUT_OF_STEP = -9,     /* streams side by side that have not heard chunks of the same lengths */
 };
 
 /* What follows up to hark_model is the engine's own; read a model by hark_describe. */
@@ -151,7 +151,8 @@ HARK_API size_t hark_steps(const hark_model *model, const void *state, size_t co
 HARK_API long hark_step(const hark_model *model, void *state, void *scratch, hark_sound sound, float *logits,
                         float *posteriors);
 
-/* The same for streams that have heard equally much, or HARK_OUT_OF_STEP. Their states lie one after the other.
+/* The same for streams that have heard chunks of the same lengths, or HARK_OUT_OF_STEP. Their states lie one after the
+ * other.
  *
  * logits, posteriors  (streams, hark_steps, classes) */
 HARK_API long hark_step_many(const hark_model *model, size_t streams, void *states, void *scratch, hark_sound sound,

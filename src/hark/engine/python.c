@@ -150,16 +150,21 @@ static PyObject *model_labels(const build *b, size_t classes) {
 static PyObject *model_describe(PyObject *self, PyObject *unused) {
   (void)unused;
   const build *b = &((Model *)self)->one;
-  build device = {&hark_scalar, {0}, NULL, NULL};
-  open_build(&device, ((Model *)self)->file);
   hark_description d;
   b->engine->describe(&b->model, &d);
-  return Py_BuildValue("{s:I,s:I,s:I,s:N,s:O,s:I,s:d,s:I,s:n,s:n,s:n}", "sample_rate", d.sample_rate, "step_samples",
+  return Py_BuildValue("{s:I,s:I,s:I,s:N,s:O,s:I,s:d,s:I,s:n}", "sample_rate", d.sample_rate, "step_samples",
                        d.step_samples, "first_step_samples", d.first_step_samples, "labels",
                        model_labels(b, d.classes), "is_integer", d.is_integer ? Py_True : Py_False, "smoothing_steps",
                        d.smoothing_steps, "threshold", (double)d.threshold, "refractory_ms", d.refractory_ms,
-                       "state_bytes", (Py_ssize_t)b->engine->state_bytes(&b->model), "device_state_bytes",
-                       (Py_ssize_t)hark_scalar.state_bytes(&device.model), "device_scratch_bytes",
+                       "state_bytes", (Py_ssize_t)b->engine->state_bytes(&b->model));
+}
+
+/* Apart from describe, for it checks the file once more. */
+static PyObject *model_describe_device(PyObject *self, PyObject *unused) {
+  (void)unused;
+  build device = {&hark_scalar, {0}, NULL, NULL};
+  open_build(&device, ((Model *)self)->file); /* no error: another variant has opened it */
+  return Py_BuildValue("{s:n,s:n}", "state_bytes", (Py_ssize_t)hark_scalar.state_bytes(&device.model), "scratch_bytes",
                        (Py_ssize_t)hark_scalar.scratch_bytes(&device.model));
 }
 
@@ -353,6 +358,7 @@ static PyObject *streams_replaced_samples(PyObject *object, void *unused) {
 
 static PyMethodDef model_methods[] = {
     {"describe", model_describe, METH_NOARGS, NULL},
+    {"describe_device", model_describe_device, METH_NOARGS, NULL},
     {"stream", model_stream, METH_NOARGS, NULL},
     {"streams", model_streams, METH_O, NULL},
     {NULL, NULL, 0, NULL},

@@ -20,14 +20,14 @@ typedef struct {
   size_t waiting, next_sound;
 } frame_queue;
 
-/* Room for one frame, which is loaded in fours. */
-static size_t kept_samples(const hark_front_end *f) { return (f->n_fft + 3u) / 4 * 4; }
+/* Samples of a stream that can be transformed at once. */
+static size_t sound_capacity(const hark_front_end *f) { return f->n_fft + (FRAMES_AT_ONCE - 1u) * f->hop_length; }
+
+/* Room for them between two calls; a frame is loaded in fours. */
+static size_t kept_samples(const hark_front_end *f) { return (sound_capacity(f) + 3u) / 4 * 4; }
 
 /* Floats of a frame of log-mels: whole vectors. */
 static size_t frame_pitch(const hark_front_end *f) { return padded(f->n_mels); }
-
-/* Samples of a stream that can be transformed at once. */
-static size_t sound_capacity(const hark_front_end *f) { return f->n_fft + (FRAMES_AT_ONCE - 1u) * f->hop_length; }
 
 static size_t sound_pitch(const hark_front_end *f) { return padded(sound_capacity(f)) + HARK_LANES; }
 
@@ -86,12 +86,18 @@ static void take_samples(sound_state *state, hark_sound sound, size_t done, floa
   }
 }
 
+/* Keeps `count` more samples of a stream, no more than there is room for, until more frames fill the lanes. */
+static void keep(sound_state *state, hark_sound sound, size_t done, size_t count) {
+  take_samples(state, sound, done, state->samples + state->filled, count);
+  state->filled += (uint32_t)count;
+}
+
 /* Hears `count` more samples of a stream, no more than there is room for; queues the frames that they complete. */
 static void hear(const hark_front_end *f, frame_queue *q, sound_state *state, hark_sound sound, size_t done,
                  size_t count, float *frames) {
   size_t filled = state->filled + count, hop = f->hop_length;
   size_t completed = filled >= f->n_fft ? (filled - f->n_fft) / hop + 1 : 0;
-  float *samples = state->samples; /* has room for one frame, but must be free again before the next stream's turn */
+  float *samples = state->samples; /* must be free again before the next stream's turn */
   if (HARK_LANES > 1 && completed > 0) {
     if (q->waiting == 0) q->next_sound = 0; /* as long as it can be the same, it stays in the cache */
     samples = q->sounds + q->next_sound * sound_pitch(f);

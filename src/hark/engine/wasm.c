@@ -1,7 +1,6 @@
 /* The engine as a WebAssembly module: one model, any number of streams, flat arguments for JavaScript.
  *
- *     clang --target=wasm32 -msimd128 -mbulk-memory -nostdlib -ffreestanding -Os -std=c99 -ffp-contract=off
- *           -DHARK_NO_ROM_FRONT_END -DHARK_STREAMS_AT_ONCE=1 -Wl,--no-entry,--strip-all -o hark.wasm wasm.c
+ * shipping/wasm_page.py compiles it, shipping/web/hark.js is its other end.
  *
  * JavaScript copies the file and each chunk into memory from reserve(), and reads results there. Nothing is given
  * back: a page that needs another model makes another instance. */
@@ -68,7 +67,7 @@ EXPORT("describe") const hark_description *describe(void) {
   return &description;
 }
 
-/* Where the label of a class is, and behind its 255 bytes at most, its length. */
+/* Where the label of a class is; its length goes to `bytes`. */
 EXPORT("label") const char *label(size_t class_index, size_t *bytes) {
   return hark_label(&the_model, class_index, bytes);
 }

@@ -21,7 +21,7 @@ from hark.errors import CorpusError, ModelError, UsageError
 from hark.network.layers import Affine
 from hark.network.spotter import keyword_score
 from hark.sound import audio
-from hark.sound.corpus import AUDIO_SUFFIXES, BACKGROUND_FOLDER, Clip, background_files, digest
+from hark.sound.corpus import BACKGROUND_FOLDER, Clip, background_files, digest, speech_files
 from hark.sound.corpus import load as load_corpus
 from hark.sound.inspection import MAX_BAD_SHARE, Inspection
 from hark.sound.preparation import Form, Prepared, prepare
@@ -60,6 +60,7 @@ class Task:
     fold: int
     folds: int
     digest: str
+    """Names the words, noises and sentences that it is made of."""
     quarantined: tuple[str, ...]
     """Clips that cannot be used, and why."""
     training: Dataset
@@ -128,7 +129,7 @@ def load_task(source: Source, *, fold: int) -> Task:
         split=source.split,
         fold=fold,
         folds=source.folds,
-        digest=digest(clips),
+        digest=_digest_of(words, noises, speech),
         quarantined=tuple(f"{clip.path}: {verdict.reason}" for clip, verdict in inspected.bad),
         training=dataset("training", parts.training),
         validation=dataset("validation", parts.validation),
@@ -143,18 +144,20 @@ def _prepared(clips: Sequence[Clip], source: Path, cache: Path, form: Form) -> P
     return prepare(clips, cache / f"{name}.clips", form)
 
 
+def _digest_of(words: Prepared, *surroundings: Prepared) -> str:
+    """That of the words alone where nothing surrounds them. Each may be moved by itself, and it stays the same."""
+    digests = [digest(part.inspection.good) if part.inspection.good else "" for part in (words, *surroundings)]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest() if any(digests[1:]) else digests[0]
+
+
 def _noises(root: Path) -> list[Clip]:
     return [Clip(path, label="", speaker="") for path in background_files(root)]
 
 
 def _sentences(folder: Path | None) -> list[Clip]:
     """The recordings of speech, each labelled with the part that it belongs to."""
-    if folder is None:
-        return []
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    if not found:
-        raise CorpusError(f"{folder}: no recordings in it; expected a folder of sentences without the keyword")
-    return [Clip(path, label=speech_part(path.name), speaker="") for path in found]
+    files = speech_files(folder) if folder else []
+    return [Clip(path, label=speech_part(path.name), speaker="") for path in files]
 
 
 def _surroundings(noises: Prepared, speech: Prepared) -> dict[str, Any]:

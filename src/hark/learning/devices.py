@@ -1,18 +1,22 @@
-"""What a training runs on: choosing a device, waiting for one, and losing it."""
+"""What a training runs on: choosing a device, waiting for one, and losing it.
+
+torch is loaded only where it has to be asked, so that a wish that cannot be granted is refused at once.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-
-import torch
+from importlib.metadata import version
 
 from hark.errors import ConfigError, DeviceError
 from hark.notices import say
 from hark.record.status import duration
 
+WISHES = ("auto", "cpu", "cuda", "mps")
 PROBE_LIMIT_S = 60.0
 PROBE_EVERY_S = 10.0
 # A device that answers to its name need not be able to compute.
@@ -42,21 +46,35 @@ def choose_device(wish: str) -> str:
         DeviceError: a GPU was asked for and there is none.
         ConfigError: there are no such devices.
     """
-    gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
-    match wish:
-        case "auto":
-            return gpu or "cpu"
-        case "cpu":
-            return "cpu"
-        case "cuda" | "mps" if wish == gpu:
-            return wish
-        case "cuda" | "mps":
-            found = gpu or "the CPU"
-            raise DeviceError(
-                f"--device {wish}: found only {found}; use --device auto or cpu, or wait: --wait-device MINUTES"
-            )
-        case _:
-            raise ConfigError(f"--device {wish}: expected auto, cpu, cuda or mps")
+    if wish not in WISHES:
+        raise ConfigError(f"--device {wish}: expected auto, cpu, cuda or mps")
+    if wish == "cpu":
+        return wish
+    gpu = None if wish == "cuda" and cuda_is_ruled_out() else _gpu()
+    if wish == "auto":
+        return gpu or "cpu"
+    if wish != gpu:
+        found = gpu or "the CPU"
+        raise DeviceError(
+            f"--device {wish}: found only {found}; use --device auto or cpu, or wait: --wait-device MINUTES"
+        )
+    return wish
+
+
+def cuda_is_ruled_out() -> bool:
+    """Whether torch need not be loaded, which takes seconds, to know that it has no CUDA here.
+
+    On Linux, that is: what else there may be on a Mac has to be asked.
+    """
+    if sys.platform != "linux":
+        return False
+    return os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or version("torch").endswith("+cpu")
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
 
 
 def wait_for_device(wish: str, *, limit_s: float) -> bool:
@@ -92,6 +110,8 @@ def can_compute(device: str) -> bool:
 
 def is_loss(error: BaseException) -> bool:
     """Whether an error means that the device is lost: nothing in this process can use it again."""
+    import torch
+
     if isinstance(error, torch.AcceleratorError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOSS_SIGNS)

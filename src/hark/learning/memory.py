@@ -22,7 +22,7 @@ from hark.errors import OutOfMemory
 from hark.learning.batching import Batch
 from hark.learning.trainee import Trainee
 from hark.record.progress import Progress
-from hark.record.resources import memory
+from hark.resources import memory
 
 WAY_OUT = "free some memory or raise the limit, and give the same command again"
 # PyTorch has a type of its own only for the allocator of a GPU; oneDNN does not even say what it lacked.

@@ -7,19 +7,20 @@ from collections.abc import Mapping
 from functools import cache
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from hark.errors import RunError
 from hark.files import digest
 from hark.network.spotter import Spotter
-from hark.record.environment import environment
+from hark.network.weights import read_weights
+from hark.record.environment import commit
 from hark.record.runs import Run
 
+MODEL, MOMENTS = "model.safetensors", "optimizer.safetensors"
 AVERAGE = "average.safetensors"
 """The weights of a checkpoint that a finished training would give away."""
+_commit = cache(commit)  # git is asked once, not at every save
 
 
 class Trainee:
@@ -51,9 +52,9 @@ class Trainee:
             RunError: it could not be saved.
         """
         files = {
-            "model.safetensors": to_safetensors(_tensors(self.model.state_dict())),
+            MODEL: to_safetensors(_tensors(self.model.state_dict())),
             AVERAGE: to_safetensors(_tensors(self.average.state_dict())),
-            "optimizer.safetensors": to_safetensors(self._moments()),
+            MOMENTS: to_safetensors(self._moments()),
         }
         run.require_held()
         run.event_log.flush()
@@ -77,10 +78,10 @@ class Trainee:
                 "put the right one back, or start a run of another name"
             )
         try:
-            self.model.load_state_dict(from_safetensors(checkpoint.files["model.safetensors"]))
-            self.average.load_state_dict(from_safetensors(checkpoint.files[AVERAGE]))
-            self._set_moments(from_safetensors(checkpoint.files["optimizer.safetensors"]))
-        except (SafetensorError, LookupError, ValueError, RuntimeError) as error:  # intact, yet not from here
+            self.model.load_state_dict(read_weights(checkpoint.files.get(MODEL, b"")))
+            self.average.load_state_dict(read_weights(checkpoint.files.get(AVERAGE, b"")))
+            self._set_moments(read_weights(checkpoint.files.get(MOMENTS, b"")))
+        except (ValueError, RuntimeError) as error:  # intact, yet not from here
             raise RunError(
                 f"{run.folder}: its checkpoint of step {checkpoint.step} does not fit the model "
                 f"({str(error)[:200]}); put the right one back, or start a run of another name"
@@ -92,16 +93,22 @@ class Trainee:
         return _tensors({f"{index}.{name}": t for index, moments in state.items() for name, t in moments.items()})
 
     def _set_moments(self, tensors: Mapping[str, Tensor]) -> None:
+        """Torch itself would take moments of any shape, and fail at the next step."""
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        shapes = {
+            f"{index}.{name}": shape
+            for index, weight in enumerate(weights)
+            for name, shape in (("step", ()), ("exp_avg", weight.shape), ("exp_avg_sq", weight.shape))
+        }
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
+            if shapes.get(key) != tensor.shape:
+                raise ValueError(f"{key} in {MOMENTS} is {tuple(tensor.shape)}, expected {shapes.get(key)}")
             index, _, name = key.partition(".")
             state.setdefault(int(index), {})[name] = tensor
+        if any(len(moments) != 3 for moments in state.values()):
+            raise ValueError(f"{MOMENTS} lacks some")
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-
-
-@cache
-def _commit() -> object:
-    return environment()["commit"]
 
 
 def _tensors(named: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def c_tables(config: LogMelConfig) -> str:
             "",
             *_array("float rom_half_window[]", constants.half_window),
             *_array("uint16_t rom_place[]", np.argsort(constants.order)),
-            *_array("float rom_turns[]", np.concatenate([_pairs(turns) for turns in constants.turns])),
+            *_array("float rom_turns[]", [number for turns in constants.turns for number in _pairs(turns)]),
             *_array("float rom_split[]", _pairs(constants.split)),
             *_array("uint16_t rom_corners[]", constants.corners),
             *_array("float rom_bands[][2]", [f"{{{rising}f, {falling}f}}" for rising, falling in constants.bands]),
@@ -52,7 +52,8 @@ def c_tables(config: LogMelConfig) -> str:
 
 def _array(declaration: str, numbers: Iterable[object]) -> list[str]:
     text = ", ".join(f"{number}f" if isinstance(number, np.float32) else str(number) for number in numbers)
-    lines = textwrap.wrap(text, 114, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
+    # An FFT of one pass has no turns, but C has no empty arrays.
+    lines = textwrap.wrap(text or "0", 114, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
     return [f"static const {declaration} = {{", *lines, "};", ""]
 
 

@@ -21,15 +21,26 @@ LARGEST_SAMPLE = 2.0**20
 
 def log_mels(sound: NDArray[np.int16] | Floats, config: LogMelConfig) -> Floats:
     """The log-mel frames `(frames, n_mels)` of a whole stream `sound (samples,)` that begins with silence."""
+    return step(sound, initial_past(config), config)[0]
+
+
+def initial_past(config: LogMelConfig) -> Floats:
+    """The samples that a stream which has heard nothing still needs: the silence before its sound."""
+    return np.zeros(config.n_fft - config.hop_length, np.float32)
+
+
+def step(sound: NDArray[np.int16] | Floats, past: Floats, config: LogMelConfig) -> tuple[Floats, Floats]:
+    """The frames `(frames, n_mels)` that more sound completes after `past`, and the samples still needed."""
     constants = front_end_constants(config)
-    silence = np.zeros(config.n_fft - config.hop_length, np.float32)
-    samples = np.concatenate([silence, clean_samples(sound)[0]])
-    if len(samples) < config.n_fft:
-        return np.zeros((0, config.n_mels), np.float32)
+    samples = np.concatenate([past, clean_samples(sound)[0]])
+    count = max(0, (len(samples) - config.n_fft) // config.hop_length + 1)
+    rest = samples[count * config.hop_length :]
+    if not count:
+        return np.zeros((0, config.n_mels), np.float32), rest
     frames = np.lib.stride_tricks.sliding_window_view(samples, config.n_fft)[:: config.hop_length]
     power = power_spectrum(frames * constants.half_window, constants)
     mels = [_band_power(power, band, constants) for band in range(config.n_mels)]
-    return logarithm(np.maximum(np.stack(mels, axis=-1), np.float32(FLOOR)))
+    return logarithm(np.maximum(np.stack(mels, axis=-1), np.float32(FLOOR))), rest
 
 
 def clean_samples(sound: NDArray[np.int16] | Floats) -> tuple[Floats, int]:

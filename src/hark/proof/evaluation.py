@@ -6,21 +6,18 @@ with. Both are always given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from hark.errors import VerificationError
-from hark.judging.detection import Detection, Detector, OperatingPoint, Word, match
+from hark.errors import ModelError, VerificationError
+from hark.judging.detection import OperatingPoint, Word, match
+from hark.judging.listening import Scores, detections, posterior, stream_scores, told_alarms
 from hark.judging.metrics import (
     accuracy,
-    alarm_rate_interval,
-    alarm_statement,
     at_reference_prior,
     au_fa_fr,
     bootstrap_by_speaker,
@@ -29,22 +26,17 @@ from hark.judging.metrics import (
     threshold_at_far,
 )
 from hark.learning.dataset import Dataset, Task
-from hark.network.spotter import Spotter, keyword_score
+from hark.runtime import Runner
 from hark.sound import audio
 from hark.sound.augmentation import generator
-from hark.sound.corpus import Clip
 
 Waveform = npt.NDArray[np.float32]
-Scores = npt.NDArray[np.float64]
 
 FALSE_ACCEPT_RATES = (0.001, 0.01)
 THRESHOLD_FAR = 0.005
 """Where the carried protocol's threshold lies: at this rate of false accepts among validation clips."""
 TOLERANCE = 1e-5
 """Largest difference of posteriors between stream and offline in float32."""
-LOUDEST = np.float32(1e6)
-"""Samples beyond are no sound, and the power of some would overflow float32; full scale is 1."""
-BLOCK_S = 10
 
 
 def judge_clips(scores: Scores, data: Dataset) -> dict[str, Any]:
@@ -67,81 +59,24 @@ def judge_clips(scores: Scores, data: Dataset) -> dict[str, Any]:
     }
 
 
-def posterior(scores: Scores) -> Scores:
-    """The keyword's probability: the softmax over two logits of difference `scores`."""
-    return np.exp(-np.logaddexp(0.0, -scores))
+def score_clips(runner: Runner, data: Dataset) -> Scores:
+    """The keyword's score at the end of each clip, from a fresh state: `(clips,)`.
 
-
-@torch.inference_mode()
-def stream_scores(model: Spotter, chunks: Iterable[Waveform]) -> Iterator[Scores]:
-    """The keyword's scores of each chunk `(samples,)` of one stream, in constant memory; some may be empty.
-
-    NaN and infinite samples are taken as silence: one of them in a recurrent state would stay there for ever.
+    Raises:
+        ModelError: clips end before the first step, or are of another sample rate.
     """
-    state = model.initial_state()
-    for chunk in chunks:
-        clean = np.nan_to_num(chunk, nan=0.0, posinf=0.0, neginf=0.0).clip(-LOUDEST, LOUDEST)
-        logits, state = model.step(torch.from_numpy(clean)[None], state)
-        yield keyword_score(logits)[0].numpy()
-
-
-def detector_for(model: Spotter, point: OperatingPoint) -> Detector:
-    """The detector behind a model, its clock that of the model's steps."""
-    return Detector(
-        point,
-        hop_samples=model.step_samples,
-        first_step_samples=model.first_step_samples,
-        sample_rate=model.config.features.sample_rate,
-    )
-
-
-def detections_in(model: Spotter, path: Path, point: OperatingPoint) -> Iterator[Detection]:
-    """The detections in a recording of any length, as they fall."""
-    detector = detector_for(model, point)
-    state = detector.initial_state()
-    rate = model.config.features.sample_rate
-    blocks = audio.blocks(path, sample_rate=rate, block_samples=BLOCK_S * rate)
-    for scores in stream_scores(model, blocks):
-        found, state = detector.step(posterior(scores), state)
-        yield from found
-
-
-def judge_recordings(model: Spotter, truth: Iterable[Clip], point: OperatingPoint) -> dict[str, Any]:
-    """Detections in recordings of any length against where the keyword truly is; state carried within each.
-
-    Args:
-        model: what to judge.
-        truth: a line for each word, `start_s` and `duration_s` in its recording; lines of another label only
-            name recordings without the keyword.
-        point: when a posterior is a detection.
-
-    Returns:
-        words, misses, alarms, hours, alarms per hour with their interval and in words.
-    """
-    words: dict[Path, list[Word]] = {}
-    for clip in truth:
-        spoken = words.setdefault(clip.path, [])
-        if clip.label == model.config.keyword:
-            duration_s = audio.info(clip.path).duration_s if clip.duration_s is None else clip.duration_s
-            spoken.append(Word(clip.start_s, clip.start_s + duration_s))
-    outcomes = [match(detections_in(model, path, point), spoken) for path, spoken in words.items()]
-    hours = sum(audio.info(path).duration_s for path in words) / 3600
-    alarms = sum(outcome.alarms for outcome in outcomes)
-    return {
-        "words": sum(map(len, words.values())),
-        "misses": sum(outcome.misses for outcome in outcomes),
-        "hours": hours,
-        **_alarms(alarms, hours),
-    }
-
-
-def _alarms(alarms: int, hours: float) -> dict[str, Any]:
-    return {
-        "alarms": alarms,
-        "alarms_per_hour": alarms / hours,
-        "interval": list(alarm_rate_interval(alarms, hours)),
-        "statement": alarm_statement(alarms, hours),
-    }
+    if runner.sample_rate != audio.SAMPLE_RATE:
+        found = f"a model for {runner.sample_rate} Hz"
+        raise ModelError(f"{found}, expected one for {audio.SAMPLE_RATE} Hz, the rate of the clips")
+    if data.pcm.shape[1] < runner.first_step_samples:
+        raise ModelError("the model gives nothing before the end of a clip; choose one that needs less sound")
+    stream = runner.stream()
+    ends = []
+    for pcm in data.pcm:
+        stream.reset()
+        ends.append(stream.step_logits(pcm)[-1])
+    logits = np.array(ends, np.float64)
+    return np.asarray(logits[:, 1] - logits[:, 0])
 
 
 @dataclass(frozen=True)
@@ -183,11 +118,11 @@ def _background(task: Task, rng: np.random.Generator, *, rms: float = 0.003) -> 
     return piece * np.float32(rms / max(1e-6, float(np.sqrt(np.mean(piece**2)))))
 
 
-def judge_stream(model: Spotter, task: Task, *, validation: Scores, testing: Scores) -> dict[str, Any]:
+def judge_stream(runner: Runner, task: Task, *, validation: Scores, testing: Scores) -> dict[str, Any]:
     """The carried protocol: one endless stream against the same clips heard one by one, at one threshold.
 
     Args:
-        model: what to judge.
+        runner: what to judge.
         task: gives the stream.
         validation: reset scores of the validation part, which set the threshold.
         testing: reset scores of the testing part.
@@ -204,13 +139,8 @@ def judge_stream(model: Spotter, task: Task, *, validation: Scores, testing: Sco
         for piece, end in zip(pieces, ends.tolist(), strict=True)
         if piece.is_keyword
     ]
-    detector = detector_for(model, point)
-    state = detector.initial_state()
-    detections = []
-    for scores in stream_scores(model, (piece.waveform for piece in pieces)):
-        found, state = detector.step(posterior(scores), state)
-        detections += found
-    outcome = match(detections, words)
+    found = detections(runner, (piece.waveform for piece in pieces), point)
+    outcome = match(found, words)
     hours = float(ends[-1]) / audio.SAMPLE_RATE / 3600
     return {
         "hours": hours,
@@ -218,15 +148,14 @@ def judge_stream(model: Spotter, task: Task, *, validation: Scores, testing: Sco
         "words": len(words),
         "misses_reset": int((testing[task.testing.targets] < threshold).sum()),
         "misses_carried": outcome.misses,
-        **_alarms(outcome.alarms, hours),
+        **told_alarms(outcome.alarms, hours),
     }
 
 
-@torch.inference_mode()
 def check_stream(
-    model: Spotter, clips: Sequence[Waveform], *, labels: Sequence[str], chunk_frames: Sequence[int]
+    runner: Runner, clips: Sequence[Waveform], *, labels: Sequence[str], chunk_frames: Sequence[int]
 ) -> dict[str, Any]:
-    """Feed `clips` as one stream in chunks of so many frames, and compare with the offline output.
+    """Feed `clips` as one stream in chunks of so many frames of 10 ms, and compare with the offline output.
 
     The keyword is expected in the middle, as in the report's own figure.
 
@@ -238,12 +167,12 @@ def check_stream(
         VerificationError: a difference is above 1e-5, or steps are missing.
     """
     stream = np.concatenate(clips)
-    offline = posterior(keyword_score(model(torch.from_numpy(stream)[None]))[0].numpy())
+    offline = posterior(next(stream_scores(runner, [stream])))
     rows = []
     for frames in chunk_frames:
-        size = frames * model.config.features.hop_length
+        size = frames * runner.sample_rate // 100
         chunks = (stream[start : start + size] for start in range(0, len(stream), size))
-        streamed = posterior(np.concatenate(list(stream_scores(model, chunks))))
+        streamed = posterior(np.concatenate(list(stream_scores(runner, chunks))))
         if streamed.shape != offline.shape:
             raise VerificationError(
                 f"chunks of {frames} frames gave {streamed.size} steps, offline {offline.size}; "
@@ -255,9 +184,9 @@ def check_stream(
                 f"chunks of {frames} frames differ by {difference:.2e} from offline, expected {TOLERANCE:.0e}"
             )
         rows.append({"chunk_frames": frames, "largest_difference": difference})
-    rate, middle = model.config.features.sample_rate, len(clips) // 2
+    rate, middle = runner.sample_rate, len(clips) // 2
     borders = np.cumsum([0, *(len(clip) for clip in clips)]) / rate
-    times = (model.first_step_samples + model.step_samples * np.arange(offline.size)) / rate
+    times = (runner.first_step_samples + runner.step_samples * np.arange(offline.size)) / rate
     return {
         "chunks": rows,
         "times_s": times.tolist(),

@@ -21,132 +21,31 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar
 
 from hark.configuration import build, in_one_line, is_text, named, shown, unknown_key
 from hark.errors import ConfigError
 from hark.files import read_small
 from hark.learning.distillation import DistillationConfig
 from hark.learning.training import TrainingConfig
-from hark.network.crnn import PUBLISHED, CrnnConfig
-from hark.shrinking.pruning import PruningConfig
+from hark.recipes.kinds import (
+    KINDS,
+    AnyStage,
+    DistillStage,
+    PruneStage,
+    QuantizeAwareStage,
+    QuantizeStage,
+    TrainStage,
+)
 
 COOKBOOK = Path(__file__).parent / "cookbook"
 LARGEST_BYTES = 1 << 18
 MOST_DOTS = 64
 LONGEST_NAME = 100
 MOST_STAGES = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What all stages have: the row they fill in a report, if any."""
-
-    setting: str | None = None
-    """The row's name; without one the stage is only a step on the way."""
-    group: Literal["ours", "reference"] = "ours"
-
-    def inputs(self) -> tuple[str, ...]:
-        """The stages whose models this one takes; an absolute path is a run from outside the recipe."""
-        return ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainStage(Stage):
-    """Train a network from scratch, or from weights that are there."""
-
-    kind: Literal["train"] = "train"
-    network: Literal["base", "stage-1", "stage-2"] | CrnnConfig
-    weights_from: str | None = None
-    """An earlier stage; or the absolute path of a run, a checkpoint or a model file."""
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-    def inputs(self) -> tuple[str, ...]:
-        """The one whose weights it begins with, if any."""
-        return () if self.weights_from is None else (self.weights_from,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillStage(Stage):
-    """Train a network on what its teachers make of the same sound."""
-
-    kind: Literal["distill"] = "distill"
-    network: Literal["base", "stage-1", "stage-2"] | CrnnConfig
-    teachers: tuple[str, ...]
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    distillation: DistillationConfig = field(default_factory=DistillationConfig)
-
-    def __post_init__(self) -> None:
-        if not self.teachers:
-            raise ConfigError("no teachers, expected at least one")
-
-    def inputs(self) -> tuple[str, ...]:
-        """The teachers."""
-        return self.teachers
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizeStage(Stage):
-    """Put weights on a grid: our per-row integers, or the reference's torch dynamic qint8."""
-
-    kind: Literal["quantize"] = "quantize"
-    model: str
-    method: Literal["rows", "dynamic"] = "rows"
-    bits: int = 8
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 8:
-            raise ConfigError(f"bits is {shown(self.bits)}, expected 2 to 8")
-
-    def inputs(self) -> tuple[str, ...]:
-        """The model that is quantised."""
-        return (self.model,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneStage(Stage):
-    """Remove units, then fine-tune: on the labels, or on what teachers say."""
-
-    kind: Literal["prune"] = "prune"
-    model: str
-    teachers: tuple[str, ...] = ()
-    pruning: PruningConfig = field(default_factory=PruningConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    distillation: DistillationConfig = field(default_factory=DistillationConfig)
-
-    def inputs(self) -> tuple[str, ...]:
-        """The model that is pruned, and the teachers."""
-        return (self.model, *self.teachers)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DamageStage(Stage):
-    """Measure what pruning alone does to a model, row-wise as the reference did it and by unit."""
-
-    kind: Literal["damage"] = "damage"
-    model: str
-    shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-
-    def __post_init__(self) -> None:
-        if not all(0 <= share < 1 for share in self.shares):
-            raise ConfigError(f"shares are {shown(self.shares)}, expected each from 0 up to 1")
-
-    def inputs(self) -> tuple[str, ...]:
-        """The model that is damaged."""
-        return (self.model,)
-
-
-AnyStage: TypeAlias = TrainStage | DistillStage | QuantizeStage | PruneStage | DamageStage
-KINDS: dict[str, type[AnyStage]] = {
-    "train": TrainStage,
-    "distill": DistillStage,
-    "quantize": QuantizeStage,
-    "prune": PruneStage,
-    "damage": DamageStage,
-}
 
 
 @dataclass(frozen=True)
@@ -209,11 +108,6 @@ def parse_recipe(values: Mapping[str, Any], *, name: str) -> Recipe:
     return Recipe(name, values.get("about", ""), {key: stage for key, stage in stages.items() if stage})
 
 
-def network_config(network: str | CrnnConfig) -> CrnnConfig:
-    """The configuration of a network given by name or in full."""
-    return PUBLISHED[network] if isinstance(network, str) else network
-
-
 def _parsed(toml: str) -> dict[str, Any]:
     if max(map(str.count, toml.splitlines(), repeat(".")), default=0) > MOST_DOTS:
         # A key of 50,000 parts, 100 KB, would take the library a minute and 10 GB.
@@ -262,20 +156,23 @@ def _misnamed(stage: str) -> list[str]:
 def _unmet(name: str, stage: AnyStage, earlier: Mapping[str, AnyStage | None]) -> list[str]:
     """A fault for each input that no earlier stage gives. A stage that has faults of its own is taken to give it.
 
-    Only a model of floats can be shrunk or trained further; dynamically quantised ones can only be judged.
+    Only a model of floats can be shrunk or trained further; quantised ones can teach, but for dynamic qint8.
     """
     of_floats = [
         key
         for key, given in earlier.items()
         if given is None or isinstance(given, TrainStage | DistillStage | PruneStage)
     ]
-    of_rows = [
-        key for key, given in earlier.items() if isinstance(given, QuantizeStage) and given.method == "rows"
+    quantized = [
+        key
+        for key, given in earlier.items()
+        if isinstance(given, QuantizeAwareStage)
+        or (isinstance(given, QuantizeStage) and given.method != "dynamic")
     ]
     faults = []
     for wanted in stage.inputs():
         is_changed = wanted in (getattr(stage, "model", None), getattr(stage, "weights_from", None))
-        usable = of_floats if is_changed else of_floats + of_rows
+        usable = of_floats if is_changed else of_floats + quantized
         if wanted not in usable and not Path(wanted).is_absolute():
             names = ", ".join(usable) or "there is none"
             faults.append(f"stages.{name}: takes {shown(wanted)}, expected an earlier stage ({names})")

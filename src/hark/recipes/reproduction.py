@@ -16,11 +16,12 @@ from threading import Thread
 
 from hark.errors import HarkError, ProcessLost
 from hark.learning.dataset import Source, load_task
-from hark.learning.devices import choose_device
+from hark.learning.devices import ANY_MACHINE, Machine, choose_device
 from hark.recipes.recipe import Recipe
 from hark.recipes.stages import Bench, run_recipe, training_threads
 from hark.record.command import Command
 from hark.record.interruption import leaving_on_sigterm, unattended
+from hark.record.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,32 +31,34 @@ class Plan:
     recipe: Recipe
     source: Source
     out: Path
-    device: str = "auto"
+    machine: Machine = ANY_MACHINE
     trackers: tuple[str, ...] = ()
     command: Command | None = None
     """What `hark resume` is to give again."""
-    workers: int = 0
-    """Processes that make batches; 0 is a thread."""
 
     def fold_folder(self, fold: int) -> Path:
         """Where the runs of one fold lie."""
         return self.out / self.recipe.name / f"fold-{fold}"
 
 
-def run_fold(plan: Plan, fold: int, *, jobs: int = 1) -> None:
+def run_fold(plan: Plan, fold: int, *, jobs: int = 1) -> list[Run]:
     """Run the recipe on one fold, one of `jobs` at a time; finished stages are kept."""
-    choose_device(plan.device)  # if it is not there, say so before everything is decoded
+    return run_in(plan.fold_folder(fold), plan, fold, jobs=jobs)
+
+
+def run_in(folder: Path, plan: Plan, fold: int, *, jobs: int = 1) -> list[Run]:
+    """As `run_fold`, with the runs of its stages in `folder`."""
+    choose_device(plan.machine.device)  # if it is not there, say so before everything is decoded
     task = load_task(plan.source, fold=fold)
     bench = Bench(
         task,
-        plan.fold_folder(fold),
-        plan.device,
-        plan.trackers,
-        training_threads(jobs),
-        plan.command,
-        plan.workers,
+        folder,
+        machine=plan.machine,
+        trackers=plan.trackers,
+        threads=training_threads(jobs),
+        command=plan.command,
     )
-    run_recipe(plan.recipe, bench)
+    return run_recipe(plan.recipe, bench)
 
 
 def reproduce(plan: Plan, *, folds: Sequence[int], jobs: int) -> None:
@@ -63,6 +66,7 @@ def reproduce(plan: Plan, *, folds: Sequence[int], jobs: int) -> None:
 
     The cores are shared out evenly. The first error stops what has not begun, and is raised here when the
     others are done. What ends this process ends the folds too: they finish the step in hand and save first.
+    SIGUSR1 has all of them save now.
 
     Raises:
         HarkError: what a fold has raised.
@@ -73,7 +77,7 @@ def reproduce(plan: Plan, *, folds: Sequence[int], jobs: int) -> None:
             run_fold(plan, fold)
         return
     waiting, at_work, errors = deque(folds), dict[Connection, tuple[int, SpawnProcess]](), list[HarkError]()
-    with unattended():
+    with unattended(on_wish_to_save=lambda: _have_saved([process for _, process in at_work.values()])):
         try:
             while at_work or (waiting and not errors):
                 while waiting and not errors and len(at_work) < jobs:
@@ -95,7 +99,10 @@ def _begin(plan: Plan, fold: int, jobs: int) -> tuple[Connection, SpawnProcess]:
     context = multiprocessing.get_context("spawn")
     answer, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(plan, fold, jobs, theirs), name=f"fold {fold}")
+    # Held back until the new process knows what the signal means; it would end it before.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     process.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
     theirs.close()  # so that the death of the process ends what can be read
     return answer, process
 
@@ -104,7 +111,8 @@ def _work(plan: Plan, fold: int, jobs: int, answer: Connection) -> None:
     """What the process of a fold does."""
     os.setsid()  # Ctrl-C reaches the parent alone, which passes it on: twice would mean at once
     Thread(target=_follow_parent, daemon=True).start()
-    with suppress(BrokenPipeError), leaving_on_sigterm():
+    with suppress(BrokenPipeError), leaving_on_sigterm(), unattended():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
         try:
             run_fold(plan, fold, jobs=jobs)
             answer.send(None)
@@ -133,6 +141,12 @@ def _end(answer: Connection, fold: int, process: SpawnProcess) -> list[HarkError
             )
     process.join()
     return [error] if error else []
+
+
+def _have_saved(processes: Sequence[SpawnProcess]) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid or 0, signal.SIGUSR1)
 
 
 def _stop(processes: Sequence[SpawnProcess]) -> None:

@@ -7,53 +7,48 @@ checkpoint.
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 
 from hark.errors import DiskFull, RunError, UnsavedWork
-from hark.files import write_atomically
 from hark.judging.metrics import one_minus_auc
-from hark.learning.dataset import Task, clip_scores
-from hark.learning.devices import Machine
+from hark.learning.dataset import Dataset, Task, clip_scores
+from hark.learning.devices import ANY_MACHINE, Machine
 from hark.learning.distillation import Distillation
 from hark.learning.failures import failures_told
 from hark.learning.training import cross_entropy, train
 from hark.network.spotter import Spotter, SpotterConfig
 from hark.notices import say
-from hark.proof.cost import cost_of
-from hark.proof.evaluation import check_stream, judge_clips, judge_stream, nine_clips
-from hark.recipes.recipe import (
+from hark.recipes.kinds import (
     AnyStage,
     DamageStage,
     DistillStage,
     PruneStage,
+    QuantizeAwareStage,
     QuantizeStage,
-    Recipe,
     TrainStage,
     network_config,
 )
+from hark.recipes.publishing import Trained, publish, publish_dynamic
+from hark.recipes.recipe import Recipe
 from hark.record.command import Command
 from hark.record.environment import environment
 from hark.record.interruption import unattended
 from hark.record.mirror import mirrors
-from hark.record.resources import usable_cores
 from hark.record.runs import MODEL_FILE, Run
+from hark.resources import usable_cores
+from hark.shrinking.integer_quantization import calibrate, quantize_to_integers
 from hark.shrinking.pruning import PruningConfig, calibration_loss, prune, zero_rows
 from hark.shrinking.quantization import ClipSpotter, quantize, quantize_dynamically
-from hark.storage.model_files import load, to_bytes
+from hark.storage.model_files import load
 from hark.storage.warm_start import is_run, with_weights
 
-DYNAMIC_FILE = "model.pt"
 CALIBRATION_CLIPS = 512
-CHUNK_FRAMES = (1, 10, 20)
-
-Model: TypeAlias = Spotter | ClipSpotter
 
 
 def training_threads(jobs: int = 1) -> int:
@@ -66,24 +61,18 @@ def training_threads(jobs: int = 1) -> int:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where stages work: the task, the runs so far by stage name, and the device."""
+    """Where stages work: the task, the runs so far by stage name, and the machine."""
 
     task: Task
     folder: Path
-    device: str
+    machine: Machine = ANY_MACHINE
+    """What its trainings run on."""
     trackers: tuple[str, ...] = ()
     """Mirrors of the runs' events, each a process of its own."""
     threads: int = field(default_factory=training_threads)
     """Of torch."""
     command: Command | None = None
     """What `hark resume` is to give again."""
-    workers: int = 0
-    """Processes that make batches; 0 is a thread."""
-
-    @property
-    def machine(self) -> Machine:
-        """What its trainings run on."""
-        return Machine(device=self.device, workers=self.workers)
 
     def run(self, stage: str) -> Run:
         """The run of an earlier stage."""
@@ -143,7 +132,7 @@ def _run_stage(recipe: Recipe, name: str, order: int, bench: Bench) -> Run:
             if isinstance(stage, DamageStage):
                 run.write_json("pruning_damage.json", measure_damage(stage, bench))
             else:
-                publish(run, _perform(stage, run, bench), stage, bench)
+                _publish(run, _perform(stage, run, bench), stage, bench)
             run.finish()
         except DiskFull as error:  # a training waits it out; what is left is to write what it came to
             raise UnsavedWork(str(error)) from error
@@ -151,7 +140,7 @@ def _run_stage(recipe: Recipe, name: str, order: int, bench: Bench) -> Run:
     return run
 
 
-def _perform(stage: AnyStage, run: Run, bench: Bench) -> Model:
+def _perform(stage: AnyStage, run: Run, bench: Bench) -> Trained:
     match stage:
         case TrainStage():
             model = _fresh(stage, bench)
@@ -164,10 +153,22 @@ def _perform(stage: AnyStage, run: Run, bench: Bench) -> Model:
             return _prune(stage, run, bench)
         case QuantizeStage(method="dynamic"):
             return quantize_dynamically(bench.model(stage.model))
-        case QuantizeStage():
+        case QuantizeStage(method="rows"):
             return quantize(bench.model(stage.model), bits=stage.bits)
+        case QuantizeStage():
+            return _in_integers(stage, bench)
+        case QuantizeAwareStage():
+            return _teach(_in_integers(stage, bench), stage, run, bench)
         case _:
             raise TypeError(f"{type(stage).__name__} gives no model")
+
+
+def _publish(run: Run, model: Trained, stage: AnyStage, bench: Bench) -> None:
+    judged_on = bench.task if stage.setting is not None else None
+    if isinstance(model, ClipSpotter):
+        publish_dynamic(run, model, bench.model(stage.inputs()[0]), judged_on=judged_on)
+    else:
+        publish(run, model, judged_on=judged_on)
 
 
 def _fresh(stage: TrainStage | DistillStage, bench: Bench) -> Spotter:
@@ -175,54 +176,37 @@ def _fresh(stage: TrainStage | DistillStage, bench: Bench) -> Spotter:
     return Spotter(SpotterConfig(keyword=bench.task.keyword, network=network_config(stage.network)))
 
 
-def _teach(student: Spotter, stage: DistillStage | PruneStage, run: Run, bench: Bench) -> Spotter:
+def _teach(
+    student: Spotter, stage: DistillStage | PruneStage | QuantizeAwareStage, run: Run, bench: Bench
+) -> Spotter:
     objective = (
         Distillation([bench.model(teacher) for teacher in stage.teachers], student, stage.distillation)
         if stage.teachers
         else cross_entropy
     )
-    return train(student, bench.task, stage.training, run=run, objective=objective, machine=bench.machine)
+    training = stage.training
+    if isinstance(stage, QuantizeAwareStage):
+        training = dataclasses.replace(training, normalization="keep")
+    return train(student, bench.task, training, run=run, objective=objective, machine=bench.machine)
+
+
+def _in_integers(stage: QuantizeStage | QuantizeAwareStage, bench: Bench) -> Spotter:
+    model, data = bench.model(stage.model), bench.task.training
+    return quantize_to_integers(model, calibrate(model, data.waveforms(_calibration_rows(data))), bits=stage.bits)
+
+
+def _calibration_rows(data: Dataset) -> list[int]:
+    """Clips from all over a part, which is sorted by word."""
+    rows: list[int] = np.linspace(0, len(data) - 1, min(CALIBRATION_CLIPS, len(data))).astype(int).tolist()
+    return rows
 
 
 def _prune(stage: PruneStage, run: Run, bench: Bench) -> Spotter:
     data = bench.task.training
-    rows = np.linspace(0, len(data) - 1, min(CALIBRATION_CLIPS, len(data))).astype(int).tolist()
+    rows = _calibration_rows(data)
     targets = torch.from_numpy(data.targets[rows].astype(np.int64))
     loss = calibration_loss(data.waveforms(rows), targets)
     return _teach(prune(bench.model(stage.model), stage.pruning, loss=loss), stage, run, bench)
-
-
-def publish(run: Run, model: Model, stage: AnyStage, bench: Bench) -> None:
-    """Write a stage's model with all that is known of it: cost, scores, judgements, proof of streaming."""
-    file = DYNAMIC_FILE if isinstance(model, ClipSpotter) else MODEL_FILE
-    content = model.to_bytes() if isinstance(model, ClipSpotter) else to_bytes(model)
-    write_atomically(run.path(file), content)
-    counted = bench.model(stage.inputs()[0]) if isinstance(model, ClipSpotter) else model
-    run.write_json("cost.json", {**cost_of(counted).as_dict(), "file": file, "file_bytes": len(content)})
-    if stage.setting is None:
-        return
-    task = bench.task
-    testing = clip_scores(model, task.testing)
-    _write_scores(run, testing, task)
-    run.write_json("evaluation.json", judge_clips(testing, task.testing))
-    if isinstance(model, Spotter):
-        validation = clip_scores(model, task.validation)
-        run.write_json("stream.json", judge_stream(model, task, validation=validation, testing=testing))
-        clips, labels = nine_clips(task.testing)
-        run.write_json("check_stream.json", check_stream(model, clips, labels=labels, chunk_frames=CHUNK_FRAMES))
-
-
-def _write_scores(run: Run, scores: np.ndarray[Any, np.dtype[np.float64]], task: Task) -> None:
-    buffer = io.BytesIO()
-    data = task.testing
-    np.savez_compressed(
-        buffer,
-        scores=scores,
-        labels=data.targets,
-        speakers=np.array([clip.speaker for clip in data.clips]),
-        paths=np.array([f"{clip.label}/{clip.path.name}" for clip in data.clips]),
-    )
-    write_atomically(run.path("scores.npz"), buffer.getvalue())
 
 
 def measure_damage(stage: DamageStage, bench: Bench) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from hark.record.resources import processor_name, usable_cores
+from hark.resources import processor_name, usable_cores
 
 _PACKAGES = ("hark-kws", "numpy", "torch", "soundfile")
 _GIT_LIMIT_S = 5
@@ -21,7 +21,7 @@ def environment(*, data_digest: str | None = None) -> dict[str, object]:
         data_digest: the digest of the corpus that the run works on.
     """
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}, {processor_name()}",
@@ -29,6 +29,15 @@ def environment(*, data_digest: str | None = None) -> dict[str, object]:
         "threads": int(os.environ.get("OMP_NUM_THREADS") or usable_cores()),
         "data_digest": data_digest,
     }
+
+
+def commit() -> str | None:
+    """The commit of hark's own code, `-dirty` if changed; None where it is not in a git work tree."""
+    here = Path(__file__)
+    # An installed hark may lie inside somebody else's repository, which then does not track it.
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def differences(before: object, now: object, *, field: str = "") -> list[str]:
@@ -44,15 +53,6 @@ def differences(before: object, now: object, *, field: str = "") -> list[str]:
             )
         ]
     return [] if before == now else [f"{field}: {before} there, {now} here"]
-
-
-def _commit() -> str | None:
-    """The commit of hark's own code, `-dirty` if changed; None where it is not in a git work tree."""
-    here = Path(__file__)
-    # An installed hark may lie inside somebody else's repository, which then does not track it.
-    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
-        return None
-    return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -87,8 +87,12 @@ def leaving_on_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def unattended() -> Iterator[None]:
-    """Work that goes on when its terminal has died, and does not end by a wish to save what is saved already."""
+def unattended(*, on_wish_to_save: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Work that goes on when its terminal has died, and does not end by a wish to save.
+
+    Args:
+        on_wish_to_save: called for each SIGUSR1; without it, all is saved already.
+    """
     terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
 
     def hang_up(number: int, frame: FrameType | None) -> None:
@@ -96,7 +100,10 @@ def unattended() -> Iterator[None]:
         for descriptor in terminals:
             os.dup2(nowhere, descriptor)
 
-    handlers: dict[int, _Handler] = {signal.SIGUSR1: lambda number, frame: None}
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        on_wish_to_save()
+
+    handlers: dict[int, _Handler] = {signal.SIGUSR1: pass_on}
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # and not nohup's
         handlers[signal.SIGHUP] = hang_up
     before = _set(handlers)

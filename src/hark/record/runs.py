@@ -37,6 +37,7 @@ ENVIRONMENT = "environment.json"
 EVENTS = "events.jsonl"
 LOCK = "lock"
 MODEL_FILE = "model.safetensors"
+PACKED_FILE = "model.hark"
 OUTPUT = "output.log"
 TRACKER = "tracker.json"
 _NOTHING: Mapping[str, object] = MappingProxyType({})

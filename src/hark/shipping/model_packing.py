@@ -40,6 +40,11 @@ from hark.shrinking.integer_quantization import (
 from hark.shrinking.quantization import is_quantized
 
 
+def can_be_packed(model: Spotter) -> bool:
+    """Whether there is an arithmetic for it: not where only the weights are quantised."""
+    return isinstance(model.network, IntegerCrnn) or not is_quantized(model)
+
+
 @torch.no_grad()
 def pack(
     model: Spotter, *, operating_point: OperatingPoint | None = None, metadata: Mapping[str, Any] | None = None
@@ -50,13 +55,14 @@ def pack(
         ModelError: only the weights of the model are quantised.
         ModelFileError: a row of weights could overflow an accumulator.
     """
-    if isinstance(model.network, IntegerCrnn):
-        layers = _integer_layers(model, model.network)
-    elif is_quantized(model):
-        raise ModelError("only the weights are quantised, which no engine computes with; quantise to integers")
-    else:
-        layers = _float_layers(model, model.network)
-    integer = isinstance(model.network, IntegerCrnn)
+    if not can_be_packed(model):
+        raise ModelError(
+            "only the weights are quantised, which no engine computes with, expected floats or integers; "
+            "quantise the float model anew: hark quantize --sound FOLDER"
+        )
+    network = model.network
+    integer = isinstance(network, IntegerCrnn)
+    layers = _integer_layers(model, network) if isinstance(network, IntegerCrnn) else _float_layers(model, network)
     return PackedModel(
         arithmetic="integer" if integer else "float32",
         front_end=model.config.features,

@@ -11,28 +11,23 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hark import __version__
-from hark.errors import ConfigError, UsageError, VerificationError
+from hark.errors import ConfigError, ModelError, UsageError, VerificationError
 from hark.files import write_atomically
 from hark.network.features import FLOOR, LogMelConfig, hann_window
 from hark.network.spotter import Spotter
 from hark.network.streaming import State, flatten, leaf, substate, unflatten
+from hark.shipping.onnx_runner import PREFIX, TOLERANCE, Input, OnnxGraph
+from hark.shrinking.integer_quantization import IntegerCrnn
 
 OPSET = 20
 MOST_STEPS = 64
-TOLERANCE = 1e-4
-"""Largest difference of a logit that counts as parity; float32 alone makes about 5e-7."""
-
-Input: TypeAlias = Literal["waveform", "features"]
-Floats: TypeAlias = npt.NDArray[np.float32]
 
 
 class Lockstep(nn.Module):
@@ -50,9 +45,15 @@ class Lockstep(nn.Module):
         """`takes` is what a chunk holds: a waveform in ±1, or log-mels of the same front end.
 
         Raises:
+            ModelError: the model computes in the engine's integers.
             ConfigError: `steps` is not 1 to 64.
         """
         super().__init__()
+        if isinstance(model.network, IntegerCrnn):
+            raise ModelError(
+                "the model computes in the engine's integers, expected a float one, for a graph has no such "
+                'arithmetic; export the float model it was made from, or pack it with "hark pack"'
+            )
         if not 1 <= steps <= MOST_STEPS:
             raise ConfigError(f"{steps} steps a chunk, expected 1 to {MOST_STEPS}")
         self.model = model
@@ -173,6 +174,7 @@ def export_onnx(model: Spotter, path: Path, *, steps: int = 1, takes: Input = "w
 
     Raises:
         UsageError: the extra `onnx` is not installed.
+        ModelError: the model computes in the engine's integers.
         VerificationError: the difference is above `TOLERANCE`.
     """
     lockstep = Lockstep(model.eval(), steps=steps, takes=takes).eval()
@@ -228,47 +230,19 @@ def _metadata(lockstep: Lockstep) -> dict[str, str]:
     config = lockstep.model.config
     lag_samples = lockstep.lag_frames * config.features.hop_length
     facts = {
-        "labels": ["other", config.keyword],
+        "labels": ["", config.keyword],
         "takes": lockstep.takes,
         "sample_rate": config.features.sample_rate,
         "chunk_shape": lockstep.chunk_shape,
         "step_samples": lockstep.model.step_samples,
+        "first_step_samples": lockstep.model.first_step_samples,
         "output_lag_samples": lag_samples,
         "state": {name: list(tensor.shape) for name, tensor in flatten(lockstep.initial_state()).items()},
         "initial_state": "zeros",
     }
     return {
-        f"hark.{name}": value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()
+        f"{PREFIX}{name}": value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()
     }
-
-
-class OnnxStream:
-    """One stream through an ONNX graph of ours, run by onnxruntime on one thread."""
-
-    def __init__(self, graph: bytes) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UsageError(
-                'onnxruntime is not installed; install it with: pip install "hark-kws[onnx]"'
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self.chunk_shape: tuple[int, ...] = tuple(self._session.get_inputs()[0].shape)
-        self.reset()
-
-    def reset(self) -> None:
-        """Back to the beginning of a stream."""
-        kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-        inputs = self._session.get_inputs()[1:]
-        self._state = {entry.name: np.zeros(entry.shape, kinds[entry.type]) for entry in inputs}
-
-    def step(self, chunk: Floats) -> Floats:
-        """A chunk of the graph's shape to the logits `(1, classes, steps)` that are valid."""
-        logits, valid, *state = self._session.run(None, {"chunk": chunk, **self._state})
-        self._state = dict(zip(self._state, state, strict=True))
-        return np.asarray(logits[..., valid])
 
 
 @torch.no_grad()
@@ -282,8 +256,11 @@ def parity(graph: bytes, lockstep: Lockstep, *, seconds: int = 10) -> float:
     )
     sound = waveform if lockstep.takes == "waveform" else lockstep.model.features(waveform)
     size = lockstep.chunk_shape[-1]
-    stream = OnnxStream(graph)
-    chunks = [sound[..., start : start + size].numpy() for start in range(0, sound.shape[-1] - size + 1, size)]
-    found = np.concatenate([stream.step(chunk) for chunk in chunks], axis=-1)
+    opened = OnnxGraph(graph)
+    state, outputs = opened.initial_state(), []
+    for start in range(0, sound.shape[-1] - size + 1, size):
+        logits, state = opened.step(sound[..., start : start + size].numpy(), state)
+        outputs.append(logits)
+    found = np.concatenate(outputs, axis=-1)
     expected = lockstep.model(waveform).numpy()[..., : found.shape[-1]]
     return float(np.abs(found - expected).max())

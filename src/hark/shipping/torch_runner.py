@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hark.network.spotter import Spotter
 from hark.network.streaming import State
+from hark.packed.front_end import clean_samples
 from hark.runtime import Floats, Sound
 
 
@@ -47,8 +48,7 @@ class TorchStream:
 
     @torch.inference_mode()
     def _logits(self, sound: Sound) -> Tensor:
-        samples = sound / np.float32(32_768) if sound.dtype == np.int16 else sound
-        waveform = torch.from_numpy(np.array(samples))[None].to(self._model.normalize.scale)
+        waveform = torch.from_numpy(clean_samples(sound)[0])[None].to(self._model.normalize.scale)
         logits, self._state = self._model.step(waveform, self._state)
         return logits[0].T
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hark.judging.detection import OperatingPoint, Word, match
+from hark.judging.detection import Word, match
+from hark.judging.listening import detections_in
 from hark.learning.dataset import Source
-from hark.proof.evaluation import detections_in
 from hark.recipes.recipe import load_recipe
 from hark.recipes.reproduction import Plan, run_fold
 from hark.record.command import Command
-from hark.record.runs import MODEL_FILE, Run
+from hark.record.runs import PACKED_FILE, Run
+from hark.runtime import Model
 from hark.showing.report import headline, write_report
 from hark.sound import audio
 from hark.sound.synthesis import Stream, cast, synthesize_corpus, synthesize_stream
-from hark.storage.model_files import load
 
 KEYWORD = "marvin"
 OTHERS = ("house", "seven", "left", "garden", "martin", "yellow", "morning", "forward", "window")
@@ -61,7 +61,9 @@ def _proof(run: Path) -> str:
 def _detect(run: Path, recording: Path, say: Callable[[str], None]) -> None:
     stream = _unheard_stream()
     audio.write(recording, stream.waveform)
-    found = list(detections_in(load(run / MODEL_FILE), recording, OperatingPoint(0.5)))
+    model = Model(run / PACKED_FILE)
+    assert model.operating_point is not None  # every stage that is judged ships one
+    found = list(detections_in(model, recording, model.operating_point))
     words = [Word(word.start_s, word.end_s) for word in stream.words if word.text == KEYWORD]
     outcome = match(found, words)
     for detection in found:

@@ -15,6 +15,7 @@ from hark.errors import UsageError
 from hark.files import write_atomically
 from hark.record.runs import find_runs
 from hark.showing import reference_report, wording
+from hark.showing.proofs import proofs_of
 from hark.showing.reference_report import BAR, PRINTED, Printed
 from hark.showing.results import Result, Setting
 from hark.showing.study import Study, collect
@@ -62,6 +63,7 @@ def render(study: Study) -> str:
         layer_tables=_layer_tables(study),
         origin=_origin(study),
         noted=_noted(study),
+        proofs=proofs_of(study.settings),
         left_out=_left_out(study),
         chunk_frames=sorted({frames for row in study.chunk_differences.values() for frames in row}),
         titles=GROUP_TITLES,

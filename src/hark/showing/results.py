@@ -13,8 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from hark.configuration import build, known
 from hark.errors import RunError
 from hark.judging.metrics import ErrorCurve, error_curve, mean_and_spread
+from hark.proof.checks import Verification
 from hark.record.events import Event
 from hark.record.portrait import series
 from hark.record.runs import ABOUT, ENVIRONMENT, MODEL_FILE, Run
@@ -79,6 +81,7 @@ class Result:
     stream: Json | None
     check_stream: Json | None
     pruning_damage: Json | None
+    verification: Verification | None
     losses: tuple[tuple[int, float], ...]
     """(step, training loss)"""
     validations: tuple[tuple[int, float], ...]
@@ -160,6 +163,7 @@ def read(run: Run) -> Result:
         stream=read_believable(run, "stream.json"),
         check_stream=read_believable(run, "check_stream.json"),
         pruning_damage=read_believable(run, "pruning_damage.json"),
+        verification=_verification(run),
         losses=tuple(series(events, "train", "loss")),
         validations=tuple(series(events, "validation", "one_minus_auc")),
         notes=tuple(
@@ -169,6 +173,12 @@ def read(run: Run) -> Result:
         ),
         trackers=tuple(trackers),
     )
+
+
+def _verification(run: Run) -> Verification | None:
+    name = "verification.json"
+    values = read_believable(run, name)
+    return None if values is None else build(Verification, known(Verification, values), where=name)
 
 
 def _costs(cost: Mapping[str, Any]) -> Costs:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hark.configuration import build, known
 from hark.errors import ConfigError, RunError
+from hark.proof.checks import Verification
 from hark.proof.cost import Rhythm
 from hark.record.runs import ABOUT, ENVIRONMENT, Run
 from hark.sound.splits import SplitRule
@@ -150,6 +151,7 @@ _KINDS: dict[str, type] = {
     "stream.json": Stream,
     "check_stream.json": CheckStream,
     "pruning_damage.json": PruningDamage,
+    "verification.json": Verification,
 }
 
 

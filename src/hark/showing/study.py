@@ -23,7 +23,7 @@ from hark.record.runs import Run
 from hark.showing.reference_report import BAR
 from hark.showing.results import Costs, Result, Setting, read
 
-COMPARED_WITH_PARENT = ("quantize", "prune")
+COMPARED_WITH_PARENT = ("quantize", "quantize-aware", "prune")
 _FIRST_GROUPS = ("ours", "reference")
 
 

@@ -79,6 +79,18 @@ def background_files(root: str | Path) -> list[Path]:
     return _recordings(folder) if folder.is_dir() else []
 
 
+def speech_files(folder: str | Path) -> list[Path]:
+    """The recordings of sentences in a folder and all below it, sorted.
+
+    Raises:
+        CorpusError: There are none; a misspelt folder would otherwise be no speech at all, without a word.
+    """
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    if not found:
+        raise CorpusError(f"{folder}: no recordings in it; expected a folder of sentences without the keyword")
+    return found
+
+
 def speaker_of(file_name: str) -> str:
     """Who speaks, from a file's name.
 

@@ -14,7 +14,6 @@ A wrong size in a WAV's outermost header alone hides no sound: such a file is ok
 
 from __future__ import annotations
 
-import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ from typing import Literal
 import numpy as np
 
 from hark.errors import AudioError, DecoderLost, TooManyBadClips
+from hark.resources import usable_cores
 from hark.sound import audio
 from hark.sound.corpus import AUDIO_SUFFIXES, Clip
 
@@ -33,7 +33,7 @@ LONGEST_S = 60.0
 # -80 dB of full scale, three steps of 16 bits: below the noise of any microphone.
 SILENCE_PEAK = 1e-4
 MAX_BAD_SHARE = 0.01
-AT_ONCE = min(4, os.cpu_count() or 1)
+MOST_AT_ONCE = 4
 
 _FORMATS = {".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".ogg": ("OGG",), ".mp3": ("MP3",)}
 
@@ -87,9 +87,9 @@ class Inspection:
         )
 
 
-def inspect_clips(clips: Iterable[Clip]) -> Inspection:
-    """Inspect every clip; nothing is raised for a bad one."""
-    return summed_up((clip, verdict) for clip, verdict, _ in examine_all(clips))
+def inspect_clips(clips: Iterable[Clip], *, longest_s: float = LONGEST_S) -> Inspection:
+    """`examine` every clip; nothing is raised for a bad one."""
+    return summed_up((clip, verdict) for clip, verdict, _ in examine_all(clips, longest_s=longest_s))
 
 
 def summed_up(verdicts: Iterable[tuple[Clip, Verdict]]) -> Inspection:
@@ -111,11 +111,12 @@ def examine_all(
 ) -> Iterator[tuple[Clip, Verdict, audio.Waveform]]:
     """`examine` each clip, in order but several at once, each thread with a decoder of its own."""
     begun: deque[tuple[Clip, Future[tuple[Verdict, audio.Waveform]]]] = deque()
-    pool = ThreadPoolExecutor(AT_ONCE)
+    at_once = min(MOST_AT_ONCE, usable_cores())
+    pool = ThreadPoolExecutor(at_once)
     try:
         for clip in clips:
             begun.append((clip, pool.submit(examine, clip, longest_s=longest_s)))
-            if len(begun) > 2 * AT_ONCE:
+            if len(begun) > 2 * at_once:
                 first, done = begun.popleft()
                 yield first, *done.result()
         for clip, done in begun:

@@ -12,15 +12,14 @@ from resource import getpagesize
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from hark.confinement import Answer, Helper, HelperLost, HelperRefused, Limits, serve
 from hark.errors import ConfigError, ModelFileError
 from hark.network.crnn import from_reference
 from hark.network.spotter import Spotter, SpotterConfig, with_network
-from hark.storage.model_files import LARGEST_BYTES, LARGEST_HEADER_BYTES, foreign_format, head_of, in_brief
+from hark.network.weights import LARGEST_HEADER_BYTES, read_weights
+from hark.storage.model_files import LARGEST_BYTES, foreign_format, head_of, in_brief
 
 LIMITS = Limits(memory_bytes=256 << 20, answer_s=20.0, answer_bytes=LARGEST_BYTES + LARGEST_HEADER_BYTES)
 """Memory on top of what torch itself maps: 0.6 GiB, and several times as much where it is built for CUDA."""
@@ -41,7 +40,7 @@ def import_checkpoint(path: Path, *, keyword: str) -> Spotter:
         weights = _weights_by_helper(path)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror}); {EXPECTED}") from error
-    except (HelperRefused, SafetensorError) as error:
+    except (HelperRefused, ValueError) as error:
         raise ModelFileError(f"{path}: {error}; {EXPECTED}") from error
     except HelperLost as error:
         raise ModelFileError(f"{path}: the helper that reads it {error}; {EXPECTED}") from error
@@ -55,7 +54,7 @@ def import_checkpoint(path: Path, *, keyword: str) -> Spotter:
 def _weights_by_helper(path: Path) -> dict[str, torch.Tensor]:
     with Helper("hark.storage.importing", LIMITS) as helper:
         _, raw = helper.ask({"path": str(path.absolute())})
-    return from_safetensors(bytes(raw))
+    return read_weights(bytes(raw))
 
 
 def _answer(question: dict[str, Any]) -> Answer:

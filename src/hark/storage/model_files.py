@@ -19,6 +19,7 @@ from hark.errors import ConfigError, ModelFileError
 from hark.network.crnn import Crnn
 from hark.network.layers import Affine
 from hark.network.spotter import Spotter, SpotterConfig
+from hark.network.weights import check_header_length
 from hark.shrinking.integer_quantization import Calibration, IntegerCrnn
 from hark.shrinking.quantization import (
     QuantizedWeight,
@@ -29,7 +30,6 @@ from hark.shrinking.quantization import (
 
 FORMAT = "hark-model-1"
 LARGEST_BYTES = 16 << 20
-LARGEST_HEADER_BYTES = 1 << 20
 _DTYPES = ("F32", "I8")
 
 # How files of others begin: the offset, the bytes there, and what it then is.
@@ -150,7 +150,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     head = b""
     try:
         head = head_of(path)
-        _check_header_length(head)
+        check_header_length(head)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -167,13 +167,6 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     return metadata, tensors
 
 
-def _check_header_length(head: bytes) -> None:
-    """The library would parse a header of 100 MB, into many times its size."""
-    length = int.from_bytes(head[:8], "little")
-    if length > LARGEST_HEADER_BYTES:
-        raise ValueError(f"its header would be {length:,} bytes long")
-
-
 def _tensor(file: Any, name: str) -> Tensor:
     dtype = file.get_slice(name).get_dtype()
     if dtype not in _DTYPES:
@@ -183,7 +176,7 @@ def _tensor(file: Any, name: str) -> Tensor:
 
 
 def _check_tensors(config: SpotterConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not exactly the configuration's before anything of its size is allocated."""
+    """Refuse tensors that are not finite, or not exactly the configuration's, before anything is allocated."""
     with torch.device("meta"):
         expected = {
             **Affine(config.features.n_mels).state_dict(prefix="normalize."),
@@ -196,6 +189,8 @@ def _check_tensors(config: SpotterConfig, tensors: Mapping[str, Tensor]) -> None
         found = tuple(tensors[name].shape) if name in tensors else "missing"
         if found != shapes.get(name):
             raise ValueError(f"{shown(name)} is {found}, expected {shapes.get(name, 'no such tensor')}")
+        if not tensors[name].isfinite().all():  # one of them would stay in a stream's state for ever
+            raise ValueError(f"{shown(name)} holds NaN or infinite numbers")
 
 
 def _fill(model: Spotter, tensors: dict[str, Tensor], *, bits: int | None) -> None:

@@ -6,17 +6,16 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load as from_safetensors
 from torch import Tensor
 
 from hark.errors import ModelError, RunError
 from hark.learning.trainee import AVERAGE
 from hark.network.spotter import Spotter
+from hark.network.weights import read_weights
 from hark.record.runs import MODEL_FILE, Run
 from hark.record.store import MANIFEST, read_checkpoint
 from hark.shrinking.quantization import is_quantized
-from hark.storage.model_files import load
+from hark.storage.model_files import in_brief, load
 
 
 def is_run(source: Path) -> bool:
@@ -59,10 +58,12 @@ def _weights(source: Path) -> Mapping[str, Tensor]:
             raise ModelError(f"{source}: its weights are integers, expected floats; choose what it was made from")
         return model.state_dict()
     if not is_run(source):
+        checkpoint = read_checkpoint(source)
         try:
-            return from_safetensors(read_checkpoint(source).files[AVERAGE])
-        except (KeyError, SafetensorError) as error:
-            raise RunError(f"{source}: a checkpoint without weights ({error}); choose another one") from error
+            return read_weights(checkpoint.files.get(AVERAGE, b""))
+        except ValueError as error:
+            why = in_brief(error)
+            raise RunError(f"{source}: a checkpoint without usable weights ({why}); choose another one") from error
     run = Run.open(source)
     if run.path(MODEL_FILE).exists():
         return _weights(run.path(MODEL_FILE))

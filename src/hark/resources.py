@@ -77,7 +77,7 @@ def memory() -> Memory:
 
 
 def shared_memory_bytes() -> int | None:
-    """The size of /dev/shm, in which data workers hand over batches; None where there is none."""
+    """The size of /dev/shm, which others than hark hand over batches in; None where there is none."""
     try:
         found = os.statvfs(SHARED_MEMORY)
     except OSError:

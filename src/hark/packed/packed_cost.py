@@ -1,0 +1,207 @@
+"""What a model costs: multiply-accumulates by named convention, bytes, state, latency; and that of a packed one.
+
+Two conventions stand side by side, for figures without a name cannot be compared:
+
+- `thop`: what thop 0.0.31 printed for the reference report. A convolution counts its bias, a GRU step
+  3·[(I + H)·H + 3H] + 4H, a linear layer no bias; tanh, softmax, weighting, normalisation, pooling and front end
+  nothing.
+- `macs`: multiplications of the matrix products, the convolution, the weighted sum of attention, the log-mel
+  affine and the front end. Additions of biases and activation functions count nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from hark.packed.front_end_settings import LogMelConfig, front_end_constants
+from hark.packed.packed_layers import (
+    Affine,
+    Attention,
+    Convolution,
+    FloatMatrix,
+    Frame,
+    Gru,
+    Layer,
+    Linear,
+    Matrix,
+    MeanPooling,
+)
+from hark.packed.packed_model import PackedModel
+
+Rhythm = Literal["frame", "step", "decision"]
+"""How often a layer works: for each frame, step, or decision (one per clip; in a stream, one per step)."""
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer's cost each time it works, and its size."""
+
+    name: str
+    rhythm: Rhythm
+    thop: int
+    macs: int
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a model, per one-second clip and per second of an endless stream."""
+
+    layers: tuple[LayerCost, ...]
+    steps_per_clip: int
+    steps_per_second: float
+    frames_per_second: float
+    state_bytes: int
+    first_decision_ms: float
+    """Sound needed before the first output."""
+    latency_ms: float
+    """Longest wait between a sound and the first output that heard it: one step."""
+
+    @property
+    def parameters(self) -> int:
+        """Learned numbers."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights as they are stored, scales included."""
+        return sum(layer.bytes for layer in self.layers)
+
+    def per_clip(self, convention: Literal["thop", "macs"]) -> int:
+        """Network operations for a one-second clip with one decision at its end; no front end, no affine."""
+        times = {"step": self.steps_per_clip, "decision": 1, "frame": 0}
+        return sum(getattr(layer, convention) * times[layer.rhythm] for layer in self.layers)
+
+    def per_second(self, convention: Literal["thop", "macs"]) -> float:
+        """Network operations per second of stream with a decision at each step."""
+        per_step: int = sum(getattr(layer, convention) for layer in self.layers if layer.rhythm != "frame")
+        return self.steps_per_second * per_step
+
+    @property
+    def frontend_per_second(self) -> float:
+        """Multiplications per second of stream in the front end and the affine."""
+        return self.frames_per_second * sum(layer.macs for layer in self.layers if layer.rhythm == "frame")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `cost.json` has them."""
+        return {
+            "parameters": self.parameters,
+            "macs_per_clip_thop": self.per_clip("thop"),
+            "macs_per_clip": self.per_clip("macs"),
+            "macs_per_second_thop": self.per_second("thop"),
+            "macs_per_second": self.per_second("macs"),
+            "frontend_macs_per_second": self.frontend_per_second,
+            "weight_bytes": self.weight_bytes,
+            "state_bytes": self.state_bytes,
+            "first_decision_ms": self.first_decision_ms,
+            "latency_ms": self.latency_ms,
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+
+
+def cost_of_packed(model: PackedModel, *, state_bytes: int) -> Cost:
+    """Count a packed model, whose streams have a state of so many bytes.
+
+    A layer that works several times for a step of the network is counted as often.
+    """
+    rate = model.front_end.frame_rate
+    kernel, stride = model.first_step_frames, model.step_frames
+    return Cost(
+        layers=tuple(_layers(model)),
+        steps_per_clip=(round(rate) - kernel) // stride + 1,
+        steps_per_second=rate / stride,
+        frames_per_second=rate,
+        state_bytes=state_bytes,
+        first_decision_ms=kernel * 1000 / rate,
+        latency_ms=stride * 1000 / rate,
+    )
+
+
+def log_mel_macs(config: LogMelConfig, *, bank: int) -> int:
+    """Window, real FFT (2.5 N log2 N operations, half of them multiplications), power, `bank` weights of bands."""
+    size = config.n_fft
+    fft = round(2.5 * size * math.log2(size) / 2)
+    power = 2 * (size // 2 + 1)
+    return size + fft + power + bank
+
+
+def _layers(model: PackedModel) -> Iterator[LayerCost]:
+    bank = int(np.count_nonzero(front_end_constants(model.front_end).bands))
+    yield LayerCost("features", "frame", 0, log_mel_macs(model.front_end, bank=bank), 0, 0)
+    last = max((index for index, layer in enumerate(model.layers) if _remembers(layer)), default=-1)
+    times = model.step_frames
+    for index, (layer, frame) in enumerate(zip(model.layers, model.frames, strict=True)):
+        if isinstance(layer, Convolution | MeanPooling):
+            times //= layer.stride[1]
+        rhythm: Rhythm = "step" if index <= last else "decision"
+        for line in _lines(layer, frame, rhythm):
+            often = 1 if line.rhythm == "frame" else times
+            yield replace(line, name=f"{index}.{line.name}", thop=often * line.thop, macs=often * line.macs)
+
+
+def _remembers(layer: Layer) -> bool:
+    """Whether what it gives depends on earlier frames: then it works even where no decision is asked for."""
+    return isinstance(layer, Convolution | MeanPooling | Gru | Attention)
+
+
+def _lines(layer: Layer, frame: Frame, rhythm: Rhythm) -> Iterator[LayerCost]:
+    """The lines of a layer, for one time that it works."""
+    match layer:
+        case Affine():
+            yield LayerCost("affine", "frame", 0, frame.size, 0, layer.scale.nbytes + layer.shift.nbytes)
+        case Convolution():
+            products, places = layer.matrix.weights.size, layer.after(frame).bins
+            with_bias = products + len(layer.matrix.weights)
+            line = _line("convolution", rhythm, layer.matrix)
+            yield replace(line, thop=places * with_bias, macs=places * products)
+        case Gru():
+            products = layer.from_input.weights.size + layer.from_state.weights.size
+            inner = [_line("gru", rhythm, matrix) for matrix in (layer.from_input, layer.from_state)]
+            yield LayerCost(
+                "gru",
+                rhythm,
+                thop=products + 3 * 3 * layer.units + 4 * layer.units,
+                macs=products,
+                parameters=sum(line.parameters for line in inner) + layer.bias.size,
+                bytes=sum(line.bytes for line in inner) + layer.bias.nbytes,
+            )
+        case Attention():
+            yield LayerCost("attention", "decision", 0, layer.window * frame.size, 0, 0)
+            yield _line("attention.project", rhythm, layer.project)
+            yield _line("attention.score", rhythm, layer.score)
+        case Linear():
+            yield _line("linear", rhythm, layer.matrix)
+        case _:
+            yield LayerCost(type(layer).__name__.lower(), rhythm, 0, 0, 0, 0)
+
+
+def _line(
+    name: str, rhythm: Rhythm, matrix: Matrix, *, thop: int | None = None, macs: int | None = None
+) -> LayerCost:
+    """A layer of one matrix, which is multiplied once unless told otherwise."""
+    products = matrix.weights.size
+    biases = 0 if matrix.bias is None else matrix.bias.size
+    return LayerCost(
+        name=name,
+        rhythm=rhythm,
+        thop=products if thop is None else thop,
+        macs=products if macs is None else macs,
+        parameters=products + biases,
+        bytes=_stored_bytes(matrix),
+    )
+
+
+def _stored_bytes(matrix: Matrix) -> int:
+    """Of weights, scales and bias in the file; two weights of 4 bits share a byte."""
+    bias = 0 if matrix.bias is None else matrix.bias.nbytes
+    if isinstance(matrix, FloatMatrix):
+        return matrix.weights.nbytes + bias
+    rows, inputs = matrix.weights.shape
+    row_bytes = (inputs * matrix.bits + 7) // 8
+    return int(rows * row_bytes + matrix.multipliers.nbytes + bias)

@@ -1,0 +1,157 @@
+"""The kinds of stages, each with its settings and the stages that it builds on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from hark.configuration import shown
+from hark.errors import ConfigError
+from hark.learning.distillation import DistillationConfig
+from hark.learning.training import TrainingConfig
+from hark.network.crnn import PUBLISHED, CrnnConfig
+from hark.shrinking.pruning import PruningConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What all stages have: the row they fill in a report, if any."""
+
+    setting: str | None = None
+    """The row's name; without one the stage is only a step on the way."""
+    group: Literal["ours", "reference"] = "ours"
+
+    def inputs(self) -> tuple[str, ...]:
+        """The stages whose models this one takes; an absolute path is a run from outside the recipe."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStage(Stage):
+    """Train a network from scratch, or from weights that are there."""
+
+    kind: Literal["train"] = "train"
+    network: Literal["base", "stage-1", "stage-2"] | CrnnConfig
+    weights_from: str | None = None
+    """An earlier stage; or the absolute path of a run, a checkpoint or a model file."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def inputs(self) -> tuple[str, ...]:
+        """The one whose weights it begins with, if any."""
+        return () if self.weights_from is None else (self.weights_from,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillStage(Stage):
+    """Train a network on what its teachers make of the same sound."""
+
+    kind: Literal["distill"] = "distill"
+    network: Literal["base", "stage-1", "stage-2"] | CrnnConfig
+    teachers: tuple[str, ...]
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+
+    def __post_init__(self) -> None:
+        if not self.teachers:
+            raise ConfigError("no teachers, expected at least one")
+
+    def inputs(self) -> tuple[str, ...]:
+        """The teachers."""
+        return self.teachers
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeStage(Stage):
+    """Quantise a trained model: to the engine's integers, its weights alone, or as the reference did.
+
+    `integers` is what the engine computes with, calibrated on training clips; `rows` puts weights on a grid and
+    computes in float32; `dynamic` is torch's dynamic qint8, which cannot stream.
+    """
+
+    kind: Literal["quantize"] = "quantize"
+    model: str
+    method: Literal["integers", "rows", "dynamic"] = "integers"
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        _check_bits(self.bits)
+
+    def inputs(self) -> tuple[str, ...]:
+        """The model that is quantised."""
+        return (self.model,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeAwareStage(Stage):
+    """Quantise to the engine's integers and train on in them: on the labels, or on what teachers say.
+
+    What the front end's affine makes of log-mels is kept, for its numbers are on their grid already.
+    """
+
+    kind: Literal["quantize-aware"] = "quantize-aware"
+    model: str
+    bits: int = 8
+    teachers: tuple[str, ...] = ()
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+
+    def __post_init__(self) -> None:
+        _check_bits(self.bits)
+
+    def inputs(self) -> tuple[str, ...]:
+        """The model that is quantised, and the teachers."""
+        return (self.model, *self.teachers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneStage(Stage):
+    """Remove units, then fine-tune: on the labels, or on what teachers say."""
+
+    kind: Literal["prune"] = "prune"
+    model: str
+    teachers: tuple[str, ...] = ()
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+
+    def inputs(self) -> tuple[str, ...]:
+        """The model that is pruned, and the teachers."""
+        return (self.model, *self.teachers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DamageStage(Stage):
+    """Measure what pruning alone does to a model, row-wise as the reference did it and by unit."""
+
+    kind: Literal["damage"] = "damage"
+    model: str
+    shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+
+    def __post_init__(self) -> None:
+        if not all(0 <= share < 1 for share in self.shares):
+            raise ConfigError(f"shares are {shown(self.shares)}, expected each from 0 up to 1")
+
+    def inputs(self) -> tuple[str, ...]:
+        """The model that is damaged."""
+        return (self.model,)
+
+
+AnyStage: TypeAlias = TrainStage | DistillStage | QuantizeStage | QuantizeAwareStage | PruneStage | DamageStage
+KINDS: dict[str, type[AnyStage]] = {
+    "train": TrainStage,
+    "distill": DistillStage,
+    "quantize": QuantizeStage,
+    "quantize-aware": QuantizeAwareStage,
+    "prune": PruneStage,
+    "damage": DamageStage,
+}
+
+
+def network_config(network: str | CrnnConfig) -> CrnnConfig:
+    """The configuration of a network given by name or in full."""
+    return PUBLISHED[network] if isinstance(network, str) else network
+
+
+def _check_bits(bits: int) -> None:
+    if not 2 <= bits <= 8:
+        raise ConfigError(f"bits is {shown(bits)}, expected 2 to 8")

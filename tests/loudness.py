@@ -1,0 +1,59 @@
+"""A runner that is never wrong about keywords that are loud, and recordings for it: outcomes known beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hark.runtime import Floats, Sound
+from hark.sound import audio
+
+RATE = audio.SAMPLE_RATE
+LOUD, QUIET = 0.5, 0.05
+
+
+class Loudness:
+    """Every 0.1 s it hears how loud they were."""
+
+    labels = ("", "loud")
+    sample_rate = RATE
+    step_samples = first_step_samples = RATE // 10
+
+    def stream(self) -> LoudnessStream:
+        """Nothing heard."""
+        return LoudnessStream()
+
+
+class LoudnessStream:
+    """Sound to logits (0, ±5): is the mean level above 0.4?"""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all."""
+        self._waiting = np.zeros(0, np.float32)
+
+    def step_logits(self, sound: Sound, /) -> Floats:
+        """Logits (steps, 2)."""
+        samples = audio.from_pcm16(sound) if sound.dtype == np.int16 else sound
+        heard = np.concatenate([self._waiting, samples])
+        steps = len(heard) // Loudness.step_samples
+        whole, self._waiting = np.split(heard, [steps * Loudness.step_samples])
+        levels = np.abs(whole).reshape(steps, Loudness.step_samples).mean(axis=1)
+        return np.stack([np.zeros(steps), np.where(levels > 0.4, 5.0, -5.0)], axis=1).astype(np.float32)
+
+    def step(self, sound: Sound, /) -> Floats:
+        """Posteriors (steps, 2)."""
+        odds = np.exp(self.step_logits(sound))
+        return odds / odds.sum(axis=1, keepdims=True)
+
+
+def recording(path: Path, *, seconds: float, loud_at_s: tuple[float, ...]) -> Path:
+    """A quiet recording with loud seconds in it."""
+    levels = np.full(round(seconds * RATE), QUIET)
+    for start in loud_at_s:
+        levels[round(start * RATE) : round((start + 1) * RATE)] = LOUD
+    audio.write(path, levels)
+    return path
