@@ -18,6 +18,7 @@ from hark.learning.batching import Variation
 from hark.learning.distillation import DistillationConfig
 from hark.learning.training import TrainingConfig
 from hark.network.crnn import PUBLISHED, CrnnConfig
+from hark.packed.front_end_settings import LogMelConfig
 from hark.recipes.kinds import KINDS, DistillStage, PruneStage, QuantizeStage, TrainStage, network_config
 from hark.recipes.recipe import (
     COOKBOOK,
@@ -104,6 +105,27 @@ def test_the_references_recipe_is_what_its_report_says() -> None:
     assert isinstance(student, DistillStage)
     assert student.teachers == ("stage-1",)
     assert student.distillation == DistillationConfig(loss="reference", alpha=0.7, temperature=5.0)
+
+
+def test_a_stage_may_hear_through_another_front_end() -> None:
+    network = {"n_mels": 20, "kernel": [5, 10], "stride": [2, 3], "attention_window": 14}
+    front_end = {"hop_length": 320, "n_fft": 512, "n_mels": 20}
+    base = parse_recipe(chain(stages__base__network=network, stages__base__front_end=front_end), name="mine")
+    stage = base.stages["base"]
+    assert isinstance(stage, TrainStage)
+    assert stage.front_end == LogMelConfig(hop_length=320, n_fft=512, n_mels=20)
+
+
+@pytest.mark.parametrize(
+    ("front_end", "said"),
+    [
+        ({"n_mels": 20}, "stages.base: front_end.n_mels is 20, expected 40 as network.n_mels"),
+        ({"sample_rate": 8000}, "stages.base: front_end.sample_rate is 8000, expected 16000"),
+        ({"hop_length": 500}, "hop_length 500: expected 1 to n_fft (400) samples"),
+    ],
+)
+def test_a_front_end_that_does_not_fit_is_refused(front_end: dict[str, int], said: str) -> None:
+    assert said in fault(chain(stages__base__front_end=front_end))
 
 
 def test_a_chain_parses_into_stages_in_its_order() -> None:

@@ -199,6 +199,18 @@ def test_the_damage_of_pruning_begins_at_the_whole_model(mini_runs: Path, tiny_t
     assert told["row_wise"][0] == pytest.approx(whole, abs=1e-3)
 
 
+def test_a_model_ships_with_the_front_end_it_was_trained_through(
+    bench: Bench, tiny_spotter: Callable[[], Spotter]
+) -> None:
+    network = {**vars(tiny_spotter().config.network), "kernel": (5, 10), "stride": (4, 8), "attention_window": 6}
+    training = {"epochs": 1, "batch_size": 16, "validations": 1}
+    stage = {"kind": "train", "network": network, "training": training, "front_end": {"hop_length": 320}}
+    (run,) = run_recipe(parse_recipe(json.loads(json.dumps({"stages": {"coarse": stage}})), name="mine"), bench)
+    model = Model(run.path("model.hark"))
+    assert (model.first_step_samples, model.step_samples) == (10 * 320, 8 * 320)
+    assert cost_of(load(run.path("model.safetensors"))).steps_per_clip == (50 - 10) // 8 + 1
+
+
 def test_a_second_call_does_nothing(mini_plan: Plan, mini_runs: Path, tiny_task: Task) -> None:
     before, done = snapshot(mini_runs), deeds(mini_runs)
     again = run_recipe(mini_plan.recipe, Bench(tiny_task, mini_runs))

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from hark.network.crnn import FRAMES_PER_CLIP
 from hark.network.features import LogMel
 from hark.network.layers import Affine, Attention, Conv2d, GruLayer, Linear
 from hark.network.spotter import Spotter
@@ -26,7 +25,7 @@ def cost_of(model: Spotter) -> Cost:
     frame_ms = 1000 / front_end.frame_rate
     return Cost(
         layers=tuple(_layers(model)),
-        steps_per_clip=(FRAMES_PER_CLIP - kernel) // stride + 1,
+        steps_per_clip=(round(front_end.frame_rate) - kernel) // stride + 1,
         steps_per_second=front_end.frame_rate / stride,
         frames_per_second=front_end.frame_rate,
         state_bytes=state_bytes(model.initial_state()),

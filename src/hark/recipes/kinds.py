@@ -10,7 +10,9 @@ from hark.errors import ConfigError
 from hark.learning.distillation import DistillationConfig
 from hark.learning.training import TrainingConfig
 from hark.network.crnn import PUBLISHED, CrnnConfig
+from hark.packed.front_end_settings import LogMelConfig
 from hark.shrinking.pruning import PruningConfig
+from hark.sound.audio import SAMPLE_RATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +29,31 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainStage(Stage):
+class NetworkStage(Stage):
+    """What begins with a new network: its shape, and the front end through which it hears."""
+
+    network: Literal["base", "stage-1", "stage-2"] | CrnnConfig
+    front_end: LogMelConfig = field(default_factory=LogMelConfig)
+    """The network counts in its frames: with a longer hop they cover more sound, and there are fewer."""
+
+    def __post_init__(self) -> None:
+        if self.front_end.sample_rate != SAMPLE_RATE:
+            raise ConfigError(
+                f"front_end.sample_rate is {self.front_end.sample_rate}, expected {SAMPLE_RATE}: "
+                "recordings are decoded at that rate"
+            )
+        if (bands := network_config(self.network).n_mels) != self.front_end.n_mels:
+            raise ConfigError(
+                f"front_end.n_mels is {self.front_end.n_mels}, expected {bands} as network.n_mels; "
+                "set both to the same number"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStage(NetworkStage):
     """Train a network from scratch, or from weights that are there."""
 
     kind: Literal["train"] = "train"
-    network: Literal["base", "stage-1", "stage-2"] | CrnnConfig
     weights_from: str | None = None
     """An earlier stage; or the absolute path of a run, a checkpoint or a model file."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -42,16 +64,16 @@ class TrainStage(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillStage(Stage):
-    """Train a network on what its teachers make of the same sound."""
+class DistillStage(NetworkStage):
+    """Train a network on what its teachers make of the same sound, heard through the same front end."""
 
     kind: Literal["distill"] = "distill"
-    network: Literal["base", "stage-1", "stage-2"] | CrnnConfig
     teachers: tuple[str, ...]
     training: TrainingConfig = field(default_factory=TrainingConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.teachers:
             raise ConfigError("no teachers, expected at least one")
 

@@ -173,7 +173,8 @@ def _publish(run: Run, model: Trained, stage: AnyStage, bench: Bench) -> None:
 
 def _fresh(stage: TrainStage | DistillStage, bench: Bench) -> Spotter:
     torch.manual_seed(stage.training.seed)
-    return Spotter(SpotterConfig(keyword=bench.task.keyword, network=network_config(stage.network)))
+    network = network_config(stage.network)
+    return Spotter(SpotterConfig(keyword=bench.task.keyword, features=stage.front_end, network=network))
 
 
 def _teach(
