@@ -36,6 +36,7 @@ check: $(INSTALLED) $(ENGINE) ## style, types, order of imports, documents
 
 bench: $(INSTALLED) $(ENGINE) ## the slow tests, then every script in benchmarks/
 	$(BIN)/python -m pytest -m slow || test $$? -eq 5 # 5: there is none
+	benchmarks/streams/install_peers.sh
 	set -e; for script in benchmarks/bench_*.py; do $(BIN)/python "$$script"; done
 
 chaos: $(INSTALLED) ## the longer fault tests, Lightning and wandb under the same faults; writes docs/reliability.md

@@ -162,6 +162,15 @@ def test_a_checkpoint_cannot_name_files_outside_its_folder(store: CheckpointStor
         store.latest()
 
 
+@pytest.mark.parametrize("name", ["weights", "MANIFEST.json"])
+def test_a_file_of_gigabytes_is_not_read_to_find_that_it_is_damaged(store: CheckpointStore, name: str) -> None:
+    folder = store.save(1, {"weights": b"1234"}, info={})
+    with (folder / name).open("r+b") as file:
+        file.truncate(1 << 40)  # holes, which take no space on the disk and would take a terabyte of memory
+    with pytest.raises(NoValidCheckpoint, match=rf"{name} has {1 << 40} bytes, expected at most"):
+        store.latest()
+
+
 def test_a_missing_file_a_folder_in_its_place_and_a_renamed_checkpoint_are_damage(
     two_saved: CheckpointStore,
 ) -> None:

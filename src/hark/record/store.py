@@ -28,6 +28,7 @@ from hark.errors import NoValidCheckpoint, RunError, UsageError
 from hark.files import TEMPORARY, children, digest, explained, fsync, remove_leftovers, to_json
 
 MANIFEST = "MANIFEST.json"
+LARGEST_MANIFEST = 1 << 20
 _FOLDER_NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
 _SIGNS_OF_DAMAGE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EIO}
 
@@ -266,14 +267,14 @@ def _reached(point: str) -> None:
 
 def _read(folder: Path) -> Checkpoint:
     """Read a checkpoint; what is returned is what was verified, byte for byte."""
-    manifest = _Manifest.decode(_read_file(folder / MANIFEST))
+    manifest = _Manifest.decode(_read_file(folder / MANIFEST, most_bytes=LARGEST_MANIFEST))
     if manifest.step != _order(folder)[0]:
         raise _Damaged(f"its manifest is of step {manifest.step}")
     files: dict[str, bytes] = {}
     for name, (size, sha256) in manifest.files.items():
         if not _is_plain(name):
             raise _Damaged(f"its manifest names {name!r}, which is not a plain file name")
-        files[name] = _read_file(folder / name)
+        files[name] = _read_file(folder / name, most_bytes=size)
         if len(files[name]) != size:
             raise _Damaged(f"{name} has {len(files[name])} bytes, expected {size}")
         if _stamp(files[name]) != (size, sha256):
@@ -281,10 +282,13 @@ def _read(folder: Path) -> Checkpoint:
     return Checkpoint(manifest.step, files, manifest.info, manifest.score)
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: Path, *, most_bytes: int) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise _Damaged(f"{path.name} is not a file")
+        if status.st_size > most_bytes:
+            raise _Damaged(f"{path.name} has {status.st_size} bytes, expected at most {most_bytes}")
         return path.read_bytes()
     except OSError as error:
         if error.errno in _SIGNS_OF_DAMAGE:
@@ -295,7 +299,7 @@ def _read_file(path: Path) -> bytes:
 
 def _score(folder: Path) -> float | None:
     try:
-        return _Manifest.decode(_read_file(folder / MANIFEST)).score
+        return _Manifest.decode(_read_file(folder / MANIFEST, most_bytes=LARGEST_MANIFEST)).score
     except _Damaged:
         return None
 
