@@ -101,7 +101,7 @@ MISSING = ["--data", "none", "--keyword", "x"]
         (["cost", "."], 1, "holds no model.safetensors; expected a finished run or a model file"),
         (["detect", "none.safetensors", "a.wav"], 1, "none.safetensors: cannot be read as a model"),
         (["import", "none.pth", "--keyword", "x", "--out", "a"], 1, "none.pth: cannot be read (No such file"),
-        (["quantize", "none", "--out", "a"], 1, "none: cannot be read as a model"),
+        (["quantize", "none", "--out", "a.safetensors"], 1, "none: cannot be read as a model"),
     ],
 )
 def test_an_error_of_ours_is_one_line_on_stderr_with_its_exit_code(
@@ -250,6 +250,12 @@ def test_detect_prints_time_and_score_of_each_detection(
     assert printed == (0, "".join(f"evening.wav  {d.time_s:.3f} s  {d.score:.3f}\n" for d in expected), "")
     told = json.loads(hark_("detect", mini_runs / "base", "evening.wav", *options, "--json").out)
     assert told == [{"file": "evening.wav", "time_s": d.time_s, "score": d.score} for d in expected]
+
+
+def test_detect_says_that_it_heard_nothing(hark_: Hark, mini_runs: Path) -> None:
+    audio.write("quiet.wav", 0.01 * np.ones(32_000))
+    options = ["--threshold", 1.0]
+    assert hark_("detect", mini_runs / "base", "quiet.wav", *options) == (0, "", "no detection at threshold 1\n")
 
 
 def test_detect_counts_against_the_truth(hark_: Hark, mini_runs: Path) -> None:

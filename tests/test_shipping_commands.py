@@ -172,8 +172,10 @@ REFUSED = {
     "export golden.hark --to wasm --out a --features": (2, "are for --to onnx, found --to wasm"),
     "export golden.hark --to c --out .": (2, "is not empty, expected a new or an empty folder"),
     "export golden.hark --to c --out golden.hark": (1, "golden.hark: Not a directory; choose another name"),
-    "quantize model.safetensors --sound empty --out a": (1, "empty: no recordings found"),
-    "quantize rows.safetensors --sound sound --out a": (1, "the model is quantised already"),
+    "quantize model.safetensors --out a.hark": (2, "--out a.hark: expected a name that ends in .safetensors"),
+    "detect golden.hark none.wav --smoothing 5000": (2, "5000 is not in the range 1<=x<=4096"),
+    "quantize model.safetensors --sound empty --out a.safetensors": (1, "empty: no recordings found"),
+    "quantize rows.safetensors --sound sound --out a.safetensors": (1, "the model is quantised already"),
     "cost none.hark": (1, "none.hark: No such file or directory"),
 }
 
@@ -190,8 +192,8 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
     done = hark_(*command.split())
     code, said = REFUSED[command]
     assert (done.code, done.out) == (code, "")
-    assert len(done.err.splitlines()) == 1
-    assert said in done.err
+    assert said in done.err.splitlines()[-1]
+    assert len(done.err.splitlines()) == (4 if done.err.startswith("Usage") else 1)  # those of click's own
     assert sorted(Path.cwd().iterdir()) == before
 
 

@@ -49,7 +49,7 @@ def check(source: Path, max_bad_share: float, speech: Path | None, as_json: bool
       $ hark data check speech_commands
       speech_commands/bed/0a.wav: truncated, the header promises 32000 bytes of sound, the file holds 20000
       1 × truncated
-      64726 clips are good, 1 bad (0.0%)
+      64720 clips and 6 longer recordings are good, 1 bad (0.0%)
     """
     clips = corpus.load(source)
     files = [*corpus.background_files(source), *(corpus.speech_files(speech) if speech else [])]
@@ -68,7 +68,8 @@ def check(source: Path, max_bad_share: float, speech: Path | None, as_json: bool
             click.echo(f"{clip.path}: {verdict.reason}")
         for line in (*(f"{count} × {fault}" for fault, count in faults.items()), *found.notes):
             click.echo(line)
-        click.echo(f"{len(found.good)} clips are good, {len(found.bad)} bad ({found.bad_share:.1%})")
+        beside = f" and {len(others.good)} longer recordings" if others.good else ""
+        click.echo(f"{len(words.good)} clips{beside} are good, {len(found.bad)} bad ({found.bad_share:.1%})")
     found.require(max_bad_share)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,39 +17,60 @@ from hark.cli.options import (
     PATH,
     corpus_options,
     open_runner,
+    point_options,
     print_json,
     source,
 )
 from hark.errors import UsageError
 from hark.judging.detection import OperatingPoint
 from hark.judging.listening import detections_in, judge_recordings
+from hark.notices import say
 from hark.runtime import Model, Runner
+
+if TYPE_CHECKING:
+    from hark.learning.dataset import Task
+    from hark.proof.robustness import Robustness
 
 
 @click.command()
 @MODEL
 @corpus_options
 @FOLD
+@click.option("--grid", "with_grid", is_flag=True, help="Also judge in noise, at other levels and in rooms.")
+@click.option("--out", type=PATH, help="Write the grid to this JSON file.")
 @AS_JSON
-def evaluate(model: Path, as_json: bool, fold: int, **corpus: Any) -> None:
+def evaluate(model: Path, with_grid: bool, out: Path | None, as_json: bool, fold: int, **corpus: Any) -> None:
     """Judge MODEL on the test part: clips from a fresh state, and one endless stream with its state carried.
+
+    With --grid the clips are judged again in every noise of the corpus at 20 to 0 dB, and 20 dB quieter to 10 dB
+    louder in two rooms. A run keeps its grid, for its report.
 
     \b
     Example:
       $ hark evaluate runs/student --data speech_commands --keyword happy --speech speech
+      $ hark evaluate runs/student --data speech_commands --keyword happy --speech speech --grid
     """
     from hark.learning.dataset import load_task
     from hark.proof.evaluation import judge_clips, judge_stream, score_clips
 
+    if out and not with_grid:
+        raise UsageError("--out is where a grid is written, and there is none; add --grid")
     runner = open_runner(model)
     _require_keyword(model, runner.labels[-1], corpus["keyword"])
     loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
     testing, validation = score_clips(runner, loaded.testing), score_clips(runner, loaded.validation)
-    clips = judge_clips(testing, loaded.testing)
-    stream = judge_stream(runner, loaded, validation=validation, testing=testing)
+    told = {"reset": judge_clips(testing, loaded.testing)}
+    told["carried"] = judge_stream(runner, loaded, validation=validation, testing=testing)
+    grid = _judge_grid(model, runner, loaded, corpus["root"], out) if with_grid else None
     if as_json:
-        print_json({"reset": clips, "carried": stream})
+        print_json(told | ({"grid": grid.as_dict()} if grid else {}))
         return
+    _print_judgement(told["reset"], told["carried"])
+    if grid:
+        _print_grid(grid)
+
+
+def _print_judgement(clips: dict[str, Any], stream: dict[str, Any]) -> None:
     low, high = clips["interval"]
     click.echo(
         f"reset per clip   1-AUC {clips['one_minus_auc']:.5f} (95 % interval by speaker {low:.5f}-{high:.5f}), "
@@ -59,6 +80,44 @@ def evaluate(model: Path, as_json: bool, fold: int, **corpus: Any) -> None:
         f"carried stream   {stream['misses_carried']} of {stream['words']} words missed at threshold "
         f"{stream['threshold']:.3f} ({stream['misses_reset']} when reset), {stream['statement']}"
     )
+
+
+def _judge_grid(model: Path, runner: Runner, task: Task, root: Path, out: Path | None) -> Robustness:
+    """The grid, written to `out` and into the run that `model` is."""
+    from hark.files import to_json, write_atomically
+    from hark.proof.robustness import GRID_FILE, GRID_SCORES_FILE, judge_grid, judging_noises, score_grid
+    from hark.record.runs import ABOUT, Run
+
+    run = Run.open(model) if (model / ABOUT).is_file() else None
+    judged_on = run.read_json("task.json").get("digest") if run else task.digest
+    if judged_on != task.digest or (run and run.about.get("fold") != task.fold):
+        raise UsageError(
+            f"{model}: was made from other data or another fold; give its own, or the model file alone"
+        )
+    point = runner.operating_point if isinstance(runner, Model) else None
+    scored = score_grid(runner, task.testing, judging_noises(task, root))
+    grid = judge_grid(scored, threshold=point.threshold if point else None)
+    if out:
+        write_atomically(out, (to_json(grid.as_dict(), indent=2) + "\n").encode())
+    if run:
+        write_atomically(run.path(GRID_SCORES_FILE), scored.to_bytes())
+        run.write_json(GRID_FILE, grid.as_dict())
+    return grid
+
+
+def _print_grid(grid: Robustness) -> None:
+    from hark.sound.conditions import noise_table, room_table
+
+    cells = {cell.condition: cell for cell in grid.cells}
+    has_point = grid.threshold is not None
+    counted = f", misses of {grid.positives} at threshold {grid.threshold:.3f}" if has_point else ""
+    for title, table in {"in noise": noise_table(grid.noises), "gain and room": room_table()}.items():
+        columns = next(iter(table.values()))
+        click.echo(f"\n{title}: 1-AUC{counted}\n{'':18}" + "".join(f"{name:>14}" for name in columns))
+        for name, row in table.items():
+            judged = [cells[condition] for condition in row.values()]
+            shown = (f"{c.one_minus_auc:.5f}" + (f" {c.misses:>5}" if has_point else "") for c in judged)
+            click.echo(f"{name:18}" + "".join(f"{text:>14}" for text in shown))
 
 
 @click.command(name="check-stream")
@@ -117,9 +176,7 @@ def _require_keyword(path: Path, spotted: str, keyword: str) -> None:
 @click.command()
 @MODEL
 @click.argument("files", type=PATH, nargs=-1)
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Of the smoothed posterior.")
-@click.option("--smoothing", "smoothing_steps", type=int, help="Steps that are averaged.")
-@click.option("--refractory", "refractory_s", type=float, help="Seconds after a detection.")
+@point_options
 @click.option("--truth", type=PATH, help="A manifest of where the keyword is: count hits, misses, alarms instead.")
 @AS_JSON
 def detect(model: Path, files: tuple[Path, ...], truth: Path | None, as_json: bool, **point: Any) -> None:
@@ -151,8 +208,12 @@ def _print_detections(runner: Runner, files: tuple[Path, ...], point: OperatingP
     if as_json:
         print_json([{"file": str(path), "time_s": d.time_s, "score": d.score} for path, d in found])
         return
+    any_found = False
     for path, detection in found:
+        any_found = True
         click.echo(f"{path}  {detection.time_s:.3f} s  {detection.score:.3f}")
+    if not any_found:
+        say(f"no detection at threshold {point.threshold:.6g}")
 
 
 def _print_outcome(runner: Runner, truth: Path, point: OperatingPoint, as_json: bool) -> None:

@@ -37,6 +37,21 @@ TRACK = click.option(
 )
 
 
+def point_options(command: F) -> F:
+    """What makes an operating point, each None where it is not given; bounded as a `.hark` file bounds them."""
+    for option in (
+        click.option(
+            "--refractory", "refractory_s", type=click.FloatRange(0, 2096), help="Seconds after a detection."
+        ),
+        click.option(
+            "--smoothing", "smoothing_steps", type=click.IntRange(1, 4096), help="Steps that are averaged."
+        ),
+        click.option("--threshold", type=click.FloatRange(0, 1), help="Of the smoothed posterior."),
+    ):
+        command = option(command)
+    return command
+
+
 def corpus_options(command: F) -> F:
     """What names a corpus and the keyword in it; `source` makes it one value."""
     for option in (
@@ -135,10 +150,11 @@ def open_runner(path: Path) -> Runner:
 
             return OnnxRunner(path)
         case _:
+            file = model_file(path)  # before torch, which may not be there, is missed
             from hark.shipping.torch_runner import TorchRunner
             from hark.storage.model_files import load
 
-            return TorchRunner(load(model_file(path)))
+            return TorchRunner(load(file))
 
 
 def packed_model(path: Path) -> PackedModel:

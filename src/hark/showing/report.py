@@ -77,7 +77,7 @@ def render(study: Study) -> str:
 
 def _figures(study: Study) -> dict[str, Any]:
     """Every figure that there is data for."""
-    from hark.showing import charts
+    from hark.showing import charts, robustness_chart
 
     figures: dict[str, Any] = {}
     if study.judged:
@@ -104,6 +104,8 @@ def _figures(study: Study) -> dict[str, Any]:
         )
         for setting, result in _streams_to_show(study)
     }
+    figures["robustness"] = robustness_chart.heat_maps_of(study)
+    figures["losses"] = robustness_chart.losses_against_base(study)
     figures["damage"] = {
         damage: charts.damage(damage, title=f"Pruning damage of {damage.name}; the table has the numbers")
         for damage in study.damage

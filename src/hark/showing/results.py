@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +19,14 @@ from hark.configuration import build, known
 from hark.errors import RunError
 from hark.judging.metrics import ErrorCurve, error_curve, mean_and_spread
 from hark.proof.checks import Verification
+from hark.proof.robustness import GRID_FILE, GRID_SCORES_FILE, GridScores, Robustness
 from hark.record.events import Event
 from hark.record.portrait import series
 from hark.record.runs import ABOUT, ENVIRONMENT, MODEL_FILE, Run
 from hark.record.standing import Standing, standings
 from hark.showing.run_files import Json, read_believable
+
+T = TypeVar("T")
 
 NOTES = ("warning", "fallback", "damaged")
 LARGEST_SCORES_BYTES = 64 << 20
@@ -82,6 +87,8 @@ class Result:
     check_stream: Json | None
     pruning_damage: Json | None
     verification: Verification | None
+    robustness: Robustness | None
+    grid_scores: GridScores | None
     losses: tuple[tuple[int, float], ...]
     """(step, training loss)"""
     validations: tuple[tuple[int, float], ...]
@@ -140,7 +147,7 @@ def read(run: Run) -> Result:
         RunError: one of its files is damaged; the message names it.
     """
     about, events, trackers = read_believable(run, ABOUT) or {}, run.events(), standings(run)
-    cost = read_believable(run, "cost.json")
+    cost, robustness = read_believable(run, "cost.json"), _believed(run, GRID_FILE, Robustness)
     order = about.get("order")
     return Result(
         name=about["name"],
@@ -163,7 +170,9 @@ def read(run: Run) -> Result:
         stream=read_believable(run, "stream.json"),
         check_stream=read_believable(run, "check_stream.json"),
         pruning_damage=read_believable(run, "pruning_damage.json"),
-        verification=_verification(run),
+        verification=_believed(run, "verification.json", Verification),
+        robustness=robustness,
+        grid_scores=None if robustness is None else _grid_scores(run, robustness),
         losses=tuple(series(events, "train", "loss")),
         validations=tuple(series(events, "validation", "one_minus_auc")),
         notes=tuple(
@@ -175,10 +184,9 @@ def read(run: Run) -> Result:
     )
 
 
-def _verification(run: Run) -> Verification | None:
-    name = "verification.json"
+def _believed(run: Run, name: str, kind: type[T]) -> T | None:
     values = read_believable(run, name)
-    return None if values is None else build(Verification, known(Verification, values), where=name)
+    return None if values is None else build(kind, known(kind, values), where=name)
 
 
 def _costs(cost: Mapping[str, Any]) -> Costs:
@@ -221,13 +229,35 @@ def _curve(run: Run) -> ErrorCurve | None:
     path = run.path("scores.npz")
     if not path.exists():
         return None
+    with _arrays(path) as stored:
+        return error_curve(*_checked(stored["scores"], stored["labels"]))
+
+
+def _grid_scores(run: Run, robustness: Robustness) -> GridScores:
+    conditions = tuple(cell.condition for cell in robustness.cells)
+    with _arrays(run.path(GRID_SCORES_FILE)) as stored:
+        scores, labels, speakers = (stored[name] for name in ("scores", "labels", "speakers"))
+        if scores.ndim != 2 or len(scores) != len(conditions) or speakers.shape != labels.shape:
+            raise ValueError(f"scores {scores.shape}, speakers {speakers.shape}")
+        for row in scores:
+            _checked(row, labels)
+        return GridScores(conditions, scores, labels, speakers)
+
+
+@contextmanager
+def _arrays(path: Path) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """The arrays of a file that may come from anywhere.
+
+    Raises:
+        RunError: it is not there or damaged, or what is done with them fails.
+    """
     try:
         with zipfile.ZipFile(path) as packed:
             unpacked_bytes = sum(entry.file_size for entry in packed.infolist())
         if unpacked_bytes > LARGEST_SCORES_BYTES:
             raise ValueError(f"unpacks to {unpacked_bytes:,} bytes, expected at most {LARGEST_SCORES_BYTES:,}")
         with np.load(path, allow_pickle=False) as stored:
-            return error_curve(*_checked(stored["scores"], stored["labels"]))
+            yield stored
     except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{path}: expected scores and labels of clips ({error}); evaluate again") from error
 

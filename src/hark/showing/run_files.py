@@ -12,6 +12,7 @@ from hark.configuration import build, known
 from hark.errors import ConfigError, RunError
 from hark.proof.checks import Verification
 from hark.proof.cost import Rhythm
+from hark.proof.robustness import GRID_FILE, Robustness
 from hark.record.runs import ABOUT, ENVIRONMENT, Run
 from hark.sound.splits import SplitRule
 
@@ -152,6 +153,7 @@ _KINDS: dict[str, type] = {
     "check_stream.json": CheckStream,
     "pruning_damage.json": PruningDamage,
     "verification.json": Verification,
+    GRID_FILE: Robustness,
 }
 
 

@@ -156,7 +156,8 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             tensors = {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, ValueError, SafetensorError) as error:
         reason = foreign_format(head) or in_brief(error)
-        raise ModelFileError(f"{path}: cannot be read as a model ({reason}); expected safetensors") from error
+        expected = "expected a run, a .safetensors or a .hark file"
+        raise ModelFileError(f"{path}: cannot be read as a model ({reason}); {expected}") from error
     if metadata.get("format") != FORMAT:
         raise ModelFileError(
             f"{path}: format {shown(metadata.get('format'))}, expected {FORMAT!r}; "
