@@ -99,7 +99,8 @@ def test_if_one_cannot_be_started_none_is_left(
     with pytest.raises(OSError, match="temporarily unavailable"):
         hire(batches, 2, tmp_path / "stacks.txt")
     started[0].process.join(LIMIT_S)
-    assert started[0].process.exitcode == -signal.SIGKILL
+    # 255 is what the fork server says of a child that was killed before it was told of it.
+    assert started[0].process.exitcode in (-signal.SIGKILL, 255)
 
 
 def test_workers_leave_the_signals_of_the_terminal_to_the_training(batches: Batches, tmp_path: Path) -> None:
