@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,15 @@ class Variation:
             raise ConfigError(f"masks of {self.mask_bins} bins, {self.mask_frames} frames: expected 0 or more")
 
 
+class Taught(NamedTuple):
+    """What the teachers make of the clips of a batch."""
+
+    logits: Tensor
+    """(batch, teachers, classes)"""
+    attention: tuple[Tensor, ...]
+    """Where each looks at the end of each clip: (batch, window), oldest step first."""
+
+
 @dataclass
 class Batch:
     """Clips as they are heard this time, with the sound that came before them."""
@@ -63,7 +72,10 @@ class Batch:
     """(batch, n_mels, clip frames) bool: the places that are hidden"""
     past_frames: int
     """Frames of other sound before the clips."""
-    _log_mels: Tensor | None = None
+    heard: Tensor | None = None
+    """(batch, n_mels, past + clip frames), the log-mels of the waveforms once they are known"""
+    taught: Taught | None = None
+    """Known in lessons, which were recorded with their teachers' answers."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -89,13 +101,20 @@ class Batch:
     @torch.no_grad()
     def log_mels(self, front_end: LogMel) -> Tensor:
         """Log-mels `(batch, n_mels, past + clip frames)`, computed once for student and teachers."""
-        if self._log_mels is None:
-            self._log_mels = front_end(self.waveforms)
-        return self._log_mels
+        if self.heard is None:
+            self.heard = front_end(self.waveforms)
+        return self.heard
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with a change to all that has a row for each clip."""
-        return Batch(change(self.waveforms), change(self.targets), change(self.masks), self.past_frames)
+        return Batch(
+            change(self.waveforms),
+            change(self.targets),
+            change(self.masks),
+            self.past_frames,
+            None if self.heard is None else change(self.heard),
+            self.taught and Taught(change(self.taught.logits), tuple(map(change, self.taught.attention))),
+        )
 
 
 @dataclass(frozen=True)
@@ -121,14 +140,20 @@ class Batches:
         rows = self.rows(number)
         clips = np.stack([self._vary(row, epoch, index * self.size + at) for at, row in enumerate(rows)])
         heard, past_frames = self._with_past(clips, generator(self.seed, epoch, _PAST + index))
-        masks = spectrogram_mask(
-            (len(clips), self.front_end.n_mels, clips.shape[1] // self.front_end.hop_length),
+        targets = torch.from_numpy(self.task.training.targets[rows].astype(np.int64))
+        return Batch(
+            torch.from_numpy(heard), targets, torch.from_numpy(self.masks(number, len(clips))), past_frames
+        )
+
+    def masks(self, number: int, clips: int) -> npt.NDArray[np.bool_]:
+        """The places that are hidden from batch `number`: `(clips, n_mels, clip frames)`."""
+        epoch, index = divmod(number, self.per_epoch)
+        return spectrogram_mask(
+            (clips, self.front_end.n_mels, self.task.training.pcm.shape[1] // self.front_end.hop_length),
             generator(self.seed, epoch, _MASKS + index),
             max_bins=self.variation.mask_bins,
             max_frames=self.variation.mask_frames,
         )
-        targets = torch.from_numpy(self.task.training.targets[rows].astype(np.int64))
-        return Batch(torch.from_numpy(heard), targets, torch.from_numpy(masks), past_frames)
 
     def clip(self, number: int, at: int) -> npt.NDArray[np.float32]:
         """One clip of batch `number` as it is heard there, without its past."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hark.errors import ConfigError
-from hark.learning.batching import Batch
+from hark.learning.batching import Batch, Taught
 from hark.learning.training import check_fields, cross_entropy
 from hark.network.crnn import Crnn, Trace
 from hark.network.spotter import Spotter
@@ -44,50 +46,68 @@ class Distillation:
     """The objective of a student: the ensemble of `teachers` averages its probabilities."""
 
     def __init__(self, teachers: Sequence[Spotter], student: Spotter, config: DistillationConfig) -> None:
-        for teacher in teachers:
-            if teacher.config.features != student.config.features:
-                raise ConfigError(
-                    f"a teacher hears {teacher.config.features}, the student {student.config.features}: "
-                    "expected the same front end"
-                )
         if not teachers:
             raise ConfigError("distillation without a teacher: name at least one")
         self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
         self.student = student.network
+        self.front_end = student.features
         self.config = config
+
+    @cached_property
+    def signature(self) -> str:
+        """Names the teachers, to the last weight."""
+        sha = hashlib.sha256()
+        for teacher in self.teachers:
+            sha.update(repr(teacher.config).encode())
+            for weights in teacher.state_dict().values():
+                sha.update(weights.cpu().numpy().tobytes())
+        return sha.hexdigest()
 
     def __call__(self, trace: Trace, batch: Batch) -> Tensor:
         """The loss of a batch."""
         config = self.config
-        heard = [self._hear(teacher, batch) for teacher in self.teachers]
-        logits = torch.stack([teacher.logits[..., -1] for teacher in heard])
-        soft = SOFT_LOSSES[config.loss](trace.logits[..., -1], logits, config.temperature)
+        taught = batch.taught or self.teach(batch)
+        soft = SOFT_LOSSES[config.loss](trace.logits[..., -1], taught.logits.transpose(0, 1), config.temperature)
         loss = config.alpha * soft + (1 - config.alpha) * cross_entropy(trace, batch)
         if config.attention:
-            loss = loss + config.attention * self._attention_loss(trace, heard, batch)
+            loss = loss + config.attention * self._attention_loss(trace, taught, batch)
         return loss
 
     @torch.no_grad()
+    def teach(self, batch: Batch) -> Taught:
+        """What the teachers make of each clip alone, from a fresh state: their best judgement."""
+        heard = [self._hear(teacher, batch) for teacher in self.teachers]
+        logits = torch.stack([trace.logits[..., -1] for trace in heard], dim=1)
+        return Taught(logits, tuple(trace.attention[:, -1] for trace in heard))
+
     def _hear(self, teacher: Spotter, batch: Batch) -> Trace:
-        """A teacher hears the clip alone, from a fresh state: its best judgement."""
         teacher.to(batch.waveforms.device)
-        clip = teacher.normalize(batch.log_mels(teacher.features))[..., batch.past_frames :]
-        clip = clip.masked_fill(batch.masks, 0.0)
+        if teacher.config.features == self.front_end.config:
+            clip = teacher.normalize(batch.log_mels(teacher.features))[..., batch.past_frames :]
+            clip = clip.masked_fill(batch.masks, 0.0)
+        else:  # the student's masks mean nothing there
+            past_samples = batch.past_frames * self.front_end.config.hop_length
+            clip = teacher.normalize(teacher.features(batch.waveforms[:, past_samples:]))
         return teacher.network.trace(clip, teacher.network.initial_state(len(clip)))
 
-    def _attention_loss(self, trace: Trace, heard: Sequence[Trace], batch: Batch) -> Tensor:
+    def _attention_loss(self, trace: Trace, taught: Taught, batch: Batch) -> Tensor:
         """KL between where teachers and student look at the end of the clip, steps aligned by their time."""
+        hop = self.front_end.config.hop_length
         frames = batch.masks.shape[-1]
-        places = last_cells(self.student, batch.past_frames + frames, offset=batch.past_frames)
+        places = last_cells(self.student, batch.past_frames + frames, hop=hop, offset=batch.past_frames)
         target = torch.stack(
             [
-                theirs.attention[:, -1]
-                @ alignment(last_cells(teacher.network, frames), places).to(trace.attention)
-                for theirs, teacher in zip(heard, self.teachers, strict=True)
+                theirs @ alignment(self._cells(teacher, frames * hop), places).to(theirs)
+                for theirs, teacher in zip(taught.attention, self.teachers, strict=True)
             ]
         ).mean(0)
         ours = trace.attention[:, -1].clamp(min=1e-8).log()
         return functional.kl_div(ours, target, reduction="batchmean")
+
+    @staticmethod
+    def _cells(teacher: Spotter, samples: int) -> list[tuple[float, float]]:
+        hop = teacher.config.features.hop_length
+        return last_cells(teacher.network, samples // hop, hop=hop)
 
 
 def kl_loss(student: Tensor, teachers: Tensor, temperature: float) -> Tensor:
@@ -112,16 +132,16 @@ def reference_loss(student: Tensor, teachers: Tensor, temperature: float) -> Ten
 SOFT_LOSSES = {"kl": kl_loss, "reference": reference_loss}
 
 
-def last_cells(network: Crnn, frames: int, *, offset: int = 0) -> list[tuple[float, float]]:
-    """The time [first, last), in frames, that each slot of the attention window stands for after `frames` frames.
+def last_cells(network: Crnn, frames: int, *, hop: int = 1, offset: int = 0) -> list[tuple[float, float]]:
+    """The time [first, last) that each slot of the attention window stands for after `frames` frames.
 
-    That is one hop in the middle of what the step sees: receptive fields overlap, cells tile the clip.
-    Slots that were not yet filled lie before the first frame. Frames count from `offset`.
+    That is one stride in the middle of what the step sees: receptive fields overlap, cells tile the clip.
+    Slots that were not yet filled lie before the first frame. A frame takes `hop`; frame `offset` is at 0.
     """
-    size, hop = network.conv.window.size, network.conv.window.hop
-    steps = (frames - size) // hop + 1
-    starts = [step * hop + (size - hop) / 2 - offset for step in range(steps - network.config.window, steps)]
-    return [(start, start + hop) for start in starts]
+    size, stride = network.conv.window.size, network.conv.window.hop
+    steps = (frames - size) // stride + 1
+    starts = [step * stride + (size - stride) / 2 - offset for step in range(steps - network.config.window, steps)]
+    return [(start * hop, (start + stride) * hop) for start in starts]
 
 
 def alignment(theirs: Sequence[tuple[float, float]], ours: Sequence[tuple[float, float]]) -> Tensor:

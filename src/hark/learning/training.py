@@ -19,6 +19,7 @@ from hark.errors import ConfigError
 from hark.learning.batching import Batch, Batches, Variation
 from hark.learning.dataset import Dataset, Task
 from hark.learning.devices import ANY_MACHINE, Machine, choose_device
+from hark.learning.lessons import LessonBook, Teachers
 from hark.learning.loading import Loader
 from hark.learning.memory import Gradients
 from hark.learning.saving import Saver
@@ -53,6 +54,8 @@ class TrainingConfig:
     normalization: Literal["keep", "training"] = "training"
     """Leave the log-mel affine as it is, or estimate it from the training part."""
     variation: Variation = field(default_factory=Variation)
+    lessons: int = 0
+    """Epochs that are made once, with what the teachers say, and heard again and again; 0: all are made afresh."""
     validations: int = 20
     save_every_s: float = 60.0
     seed: int = 0
@@ -65,6 +68,7 @@ class TrainingConfig:
             "weight_decay": (0 <= self.weight_decay < 1, "0 up to 1"),
             "clip_norm": (self.clip_norm > 0, "a number above 0"),
             "averaging": (0 <= self.averaging < 1, "0 (off) up to 1"),
+            "lessons": (0 <= self.lessons <= 1000, "0 (off) to 1000"),
             "validations": (self.validations >= 1, "at least 1"),
             "save_every_s": (self.save_every_s >= 0, "0 or more seconds"),
             "seed": (0 <= self.seed < 2**63, "0 up to 2^63"),
@@ -94,6 +98,11 @@ def check_fields(what: str, config: object, expectations: Mapping[str, tuple[boo
 
 Objective: TypeAlias = Callable[[Trace, Batch], Tensor]
 """A loss from what the network made of a batch."""
+
+
+def teachers_of(objective: Objective) -> Teachers | None:
+    """Those whose answers an objective needs, if any."""
+    return objective if isinstance(objective, Teachers) else None
 
 
 def cross_entropy(trace: Trace, batch: Batch) -> Tensor:
@@ -175,7 +184,12 @@ def train(
         if not task.noises:
             progress.warn("the corpus has no background recordings: none is mixed in")
         saver.step_done(score=validation.after_step())
-        for batch in loader.stream(trainee.step, total, given_up=lambda: interruption.wanted):
+        hear = loader.stream
+        if config.lessons:
+            book = LessonBook.of(data, config.lessons, teachers=teachers_of(objective), shelf=run.folder.parent)
+            book.write(loader, trainee.model.features, given_up=lambda: interruption.wanted)
+            hear = book.stream
+        for batch in hear(trainee.step, total, given_up=lambda: interruption.wanted):
             set_pace(optimizer, learning_rate(config, trainee.step, total), config.seed, trainee.step)
             lesson.train()
             loss = gradients.compute(batch)

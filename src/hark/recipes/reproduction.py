@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 from collections import deque
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from threading import Thread
 from hark.errors import HarkError, ProcessLost
 from hark.learning.dataset import Source, load_task
 from hark.learning.devices import ANY_MACHINE, Machine, choose_device
+from hark.learning.lessons import FOLDER as LESSONS
 from hark.recipes.recipe import Recipe
 from hark.recipes.stages import Bench, run_recipe, training_threads
 from hark.record.command import Command
@@ -58,7 +60,9 @@ def run_in(folder: Path, plan: Plan, fold: int, *, jobs: int = 1) -> list[Run]:
         threads=training_threads(jobs),
         command=plan.command,
     )
-    return run_recipe(plan.recipe, bench)
+    runs = run_recipe(plan.recipe, bench)
+    shutil.rmtree(folder / LESSONS, ignore_errors=True)  # gigabytes that no stage needs any more
+    return runs
 
 
 def reproduce(plan: Plan, *, folds: Sequence[int], jobs: int) -> None:
