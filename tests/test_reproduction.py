@@ -20,9 +20,10 @@ from hark.errors import RunError, UsageError
 from hark.learning.dataset import Source
 from hark.learning.devices import Machine
 from hark.network.crnn import CrnnConfig
-from hark.recipes import reproduction
+from hark.recipes import side_by_side
 from hark.recipes.recipe import parse_recipe
 from hark.recipes.reproduction import Plan, reproduce, run_fold
+from hark.recipes.side_by_side import Deed
 from hark.record.runs import Run
 
 
@@ -76,14 +77,14 @@ def fold_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None
     context = multiprocessing.get_context("fork")  # nothing has to be loaded again
 
     def fold_does(deed: Callable[[int], None]) -> None:
-        def begin(plan: Plan, fold: int, jobs: int) -> tuple[Connection, BaseProcess]:
+        def begin(fold: Deed) -> tuple[Connection, BaseProcess]:
             answer, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=deed, args=(fold,))
+            process = context.Process(target=deed, args=(fold.arguments[1],))
             process.start()
             theirs.close()
             return answer, process
 
-        monkeypatch.setattr(reproduction, "_begin", begin)
+        monkeypatch.setattr(side_by_side, "_begin", begin)
 
     return fold_does
 
@@ -91,14 +92,14 @@ def fold_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None
 @pytest.fixture
 def both_at_work(monkeypatch: pytest.MonkeyPatch) -> Event:
     """Set once two folds are waited for: a signal that comes before may find only one to pass it on to."""
-    both, wait = Event(), reproduction.wait
+    both, wait = Event(), side_by_side.wait
 
-    def waiting(answers: list[Connection]) -> list[Connection]:
+    def waiting(answers: list[Connection], timeout: float | None) -> list[Connection]:
         if len(answers) == 2:
             both.set()
-        return wait(answers)
+        return wait(answers, timeout)
 
-    monkeypatch.setattr(reproduction, "wait", waiting)
+    monkeypatch.setattr(side_by_side, "wait", waiting)
     return both
 
 
