@@ -20,7 +20,7 @@ LIMITED: Final[Mapping[str, str]] = {
 
 _LIMIT = re.compile(r"(\w+)(?:<=|≤)(.+)")
 _NUMBER = re.compile(r"(\d[\d_]*(?:\.\d+)?)(k|M)?")
-_QUALITY = re.compile(r"(?:<=|≤)(\d*\.?\d+(?:e-?\d+)?)(x ?base)?", re.IGNORECASE)
+_QUALITY = re.compile(r"(?:<=|≤) *(\d*\.?\d+(?:e-?\d+)?)(x ?base)?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
 
 

@@ -34,6 +34,7 @@ from hark.notices import say
 from hark.record.interruption import TERMINATED
 
 GLANCE_S = 2.0
+TRIED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,16 +81,24 @@ def search(wanted: Search) -> None:
     torch.set_num_threads(wanted.workshop.threads)
     with database_told(wanted.storage):
         study = wanted.open(open_storage(wanted.storage))
-        while True:
+        while not is_searched(study, wanted):
             take_up_lost(study)
-            states = [trial.state for trial in study.get_trials(deepcopy=False)]
-            tried = sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states)
-            if tried >= wanted.trials:
-                return
-            if TrialState.WAITING in states or tried + states.count(TrialState.RUNNING) < wanted.trials:
+            if _is_wanted(study, wanted):
                 _try_one(study, wanted)
             else:
                 time.sleep(GLANCE_S)  # others are at the last ones, and may yet die
+
+
+def is_searched(study: Study, wanted: Search) -> bool:
+    """Whether as many candidates were tried as are wanted."""
+    return len(study.get_trials(deepcopy=False, states=TRIED)) >= wanted.trials
+
+
+def _is_wanted(study: Study, wanted: Search) -> bool:
+    """Whether there is something to do: a trial that waits, or one that nobody has begun."""
+    if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        return True
+    return len(study.get_trials(deepcopy=False, states=(*TRIED, TrialState.RUNNING))) < wanted.trials
 
 
 def _try_one(study: Study, wanted: Search) -> None:
@@ -110,7 +119,7 @@ def _quality(study: Study, trial: Trial, wanted: Search) -> float:
     try:
         _refuse_a_second_retry(study, trial)
         return _mean_over_folds(study, trial, _candidate(trial, wanted.space), wanted)
-    except TrialPruned:
+    except (TrialPruned, UpdateFinishedTrialError):  # the latter: others have it now
         raise
     except (ModelError, VerificationError) as error:
         trial.set_user_attr(FAULT, str(error)[:500])

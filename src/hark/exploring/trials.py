@@ -102,20 +102,20 @@ def take_up_lost(study: Study) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         fail_stale_trials(study)
-    trials = study.get_trials(deepcopy=False)
-    for trial in trials:
-        if trial.state == TrialState.RUNNING and _died_before_its_first_beat(trial):
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if _died_before_its_first_beat(trial):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    again = {trial.user_attrs.get(AGAIN) for trial in trials}
-    for trial in trials:
-        if trial.state == TrialState.FAIL and FAULT not in trial.user_attrs and trial.number not in again:
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+        if FAULT not in trial.user_attrs:
             put_back(study, trial)
 
 
 def put_back(study: Study, trial: FrozenTrial) -> None:
-    """Have a trial's values wait to be tried again."""
-    if not trial.params:
-        return  # it had none yet
+    """Have a trial's values wait to be tried again, unless they do; a trial that has none yet is let go."""
+    if not trial.params or any(
+        each.user_attrs.get(AGAIN) == trial.number for each in study.get_trials(deepcopy=False)
+    ):
+        return
     study.add_trial(
         create_trial(
             state=TrialState.WAITING,

@@ -8,7 +8,7 @@ from typing import Any
 
 from hark.exploring.front import Found
 from hark.files import to_json, write_atomically
-from hark.record.runs import find_runs
+from hark.record.runs import Run
 from hark.showing.exploration_words import caution, progress_in_words
 from hark.showing.report import render
 from hark.showing.results import Setting
@@ -25,6 +25,7 @@ class Showing:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.terminal = TerminalFront()
+        self._written: object = None
 
     def __enter__(self) -> Showing:
         self.terminal.__enter__()
@@ -36,16 +37,19 @@ class Showing:
         self.terminal.__exit__(kind, error, trace)
 
     def __call__(self, found: Found) -> None:
-        """Show what is known now."""
+        """Show what is known now; the page is written anew when a trial has ended, or a run is judged."""
         self.terminal(found)
-        study = study_of(self.out, found)
-        write_atomically(self.out / FRONT_FILE, (to_json(as_dict(found, study), indent=2) + "\n").encode())
-        write_atomically(self.out / PAGE, render(study, found=found).encode())
+        outcome = found.count("done", "stopped", "failed"), found.chosen, tuple(_judged(self.out))
+        if outcome != self._written:
+            self._written = outcome
+            study = study_of(self.out)
+            write_atomically(self.out / FRONT_FILE, (to_json(as_dict(found, study), indent=2) + "\n").encode())
+            write_atomically(self.out / PAGE, render(study, found=found).encode())
 
     def summary(self, found: Found) -> list[str]:
         """The result, a line each."""
         lines = [progress_in_words(found), caution(found)]
-        for setting in confirmed(study_of(self.out, found), found):
+        for setting in confirmed(study_of(self.out), found):
             assert setting.costs is not None and setting.metric is not None
             lines.append(
                 f"{setting.name}: {mean_and_spread(setting.metric)} e-5 on the test parts, "
@@ -54,15 +58,14 @@ class Showing:
         return [*lines, f"{self.out / PAGE}: open it in a browser; recipes are in {self.out / 'recipes'}"]
 
 
-def study_of(out: Path, found: Found) -> Study:
+def study_of(out: Path) -> Study:
     """The runs that have been judged: the bases, and the chosen ones made anew."""
-    runs = [
-        run
-        for folder in sorted(out.glob("fold-*"))
-        for run in find_runs([folder])
-        if run.path("evaluation.json").exists()
-    ]
+    runs = [Run.open(folder) for folder in _judged(out)]
     return collect(runs) if runs else Study((), ())
+
+
+def _judged(out: Path) -> list[Path]:
+    return sorted(file.parent for file in out.glob("fold-*/*/evaluation.json"))
 
 
 def confirmed(study: Study, found: Found) -> list[Setting]:

@@ -24,6 +24,7 @@ class TerminalFront:
 
     def __init__(self) -> None:
         self._live = _live()
+        self._shown: Found | None = None
         self._said = ""
 
     def __enter__(self) -> TerminalFront:
@@ -39,6 +40,9 @@ class TerminalFront:
 
     def __call__(self, found: Found) -> None:
         """Show what is known now."""
+        if found == self._shown:
+            return
+        self._shown = found
         if self._live is not None:
             show(lambda: self._live.update(_drawing(found, self._live.console.width), refresh=True))
         elif (line := progress_in_words(found)) != self._said:
