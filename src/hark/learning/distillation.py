@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -14,8 +14,9 @@ from torch.nn import functional
 from hark.errors import ConfigError
 from hark.learning.batching import Batch
 from hark.learning.training import check_fields, cross_entropy
+from hark.network.attention import WindowAttention
 from hark.network.crnn import Crnn, Trace
-from hark.network.spotter import Spotter
+from hark.network.spotter import Spotter, two_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,9 @@ class Distillation:
                 )
         if not teachers:
             raise ConfigError("distillation without a teacher: name at least one")
+        if config.attention:
+            for who, model in (("student", student), *(("teacher", teacher) for teacher in teachers)):
+                _require_weights(who, model.network)
         self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
         self.student = student.network
         self.config = config
@@ -60,8 +64,8 @@ class Distillation:
         """The loss of a batch."""
         config = self.config
         heard = [self._hear(teacher, batch) for teacher in self.teachers]
-        logits = torch.stack([teacher.logits[..., -1] for teacher in heard])
-        soft = SOFT_LOSSES[config.loss](trace.logits[..., -1], logits, config.temperature)
+        logits = torch.stack([two_logits(teacher.logits[..., -1]) for teacher in heard])
+        soft = SOFT_LOSSES[config.loss](two_logits(trace.logits[..., -1]), logits, config.temperature)
         loss = config.alpha * soft + (1 - config.alpha) * cross_entropy(trace, batch)
         if config.attention:
             loss = loss + config.attention * self._attention_loss(trace, heard, batch)
@@ -81,13 +85,25 @@ class Distillation:
         places = last_cells(self.student, batch.past_frames + frames, offset=batch.past_frames)
         target = torch.stack(
             [
-                theirs.attention[:, -1]
-                @ alignment(last_cells(teacher.network, frames), places).to(trace.attention)
+                _last_weights(theirs) @ alignment(last_cells(teacher.network, frames), places).to(trace.logits)
                 for theirs, teacher in zip(heard, self.teachers, strict=True)
             ]
         ).mean(0)
-        ours = trace.attention[:, -1].clamp(min=1e-8).log()
+        ours = _last_weights(trace).clamp(min=1e-8).log()
         return functional.kl_div(ours, target, reduction="batchmean")
+
+
+def _require_weights(who: str, network: Crnn) -> None:
+    if not isinstance(network.attention, WindowAttention):
+        raise ConfigError(
+            f"the {who}'s attention is {network.config.attention!r}, which weighs no steps to be compared: "
+            "expected distillation.attention to be 0"
+        )
+
+
+def _last_weights(trace: Trace) -> Tensor:
+    """Where a network looked that weighs its steps, at the end of each clip: `(batch, window)`."""
+    return cast("Tensor", trace.attention)[:, -1]
 
 
 def kl_loss(student: Tensor, teachers: Tensor, temperature: float) -> Tensor:
@@ -118,7 +134,7 @@ def last_cells(network: Crnn, frames: int, *, offset: int = 0) -> list[tuple[flo
     That is one hop in the middle of what the step sees: receptive fields overlap, cells tile the clip.
     Slots that were not yet filled lie before the first frame. Frames count from `offset`.
     """
-    size, hop = network.conv.window.size, network.conv.window.hop
+    size, hop = network.config.seen_frames, network.config.step_frames
     steps = (frames - size) // hop + 1
     starts = [step * hop + (size - hop) / 2 - offset for step in range(steps - network.config.window, steps)]
     return [(start, start + hop) for start in starts]

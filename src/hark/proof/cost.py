@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from hark.network.attention import Attention
+from hark.network.cells import GruLayer
 from hark.network.features import LogMel
-from hark.network.layers import Affine, Attention, Conv2d, GruLayer, Linear
+from hark.network.layers import Affine, Conv2d, Linear
 from hark.network.spotter import Spotter
 from hark.network.streaming import state_bytes
 from hark.packed.packed_cost import Cost as Cost

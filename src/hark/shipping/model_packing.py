@@ -12,8 +12,9 @@ from torch import Tensor
 
 from hark.errors import ModelError
 from hark.judging.detection import OperatingPoint
+from hark.network.cells import GruLayer
 from hark.network.crnn import Crnn
-from hark.network.layers import GruLayer, Linear
+from hark.network.layers import Linear
 from hark.network.spotter import Spotter
 from hark.packed.integer_arithmetic import SIGMOID_BITS, TANH_BITS
 from hark.packed.packed_layers import (
@@ -67,7 +68,7 @@ def pack(
         arithmetic="integer" if integer else "float32",
         front_end=model.config.features,
         layers=layers,
-        labels=("", model.config.keyword),
+        labels=model.config.labels,
         logit_bits=LOGIT_BITS if integer else 0,
         operating_point=operating_point,
         metadata=metadata or {},

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hark.network.layers import Attention, Conv2d, GruLayer, Linear
+from hark.network.attention import Attention
+from hark.network.cells import GruLayer
+from hark.network.layers import Conv2d, Linear
 from hark.network.streaming import State, leaf
 from hark.packed.integer_arithmetic import (
     ENERGY_BITS,

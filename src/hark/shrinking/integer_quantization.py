@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from hark.errors import ConfigError, ModelError
+from hark.network.cells import GruLayer
 from hark.network.crnn import Crnn, CrnnConfig
-from hark.network.layers import Affine, GruLayer
+from hark.network.layers import Affine
 from hark.network.spotter import Spotter, with_network
 from hark.packed.front_end import FLOOR
 from hark.packed.integer_arithmetic import ENERGY_BITS, LARGEST, STATE_BITS, TANH_BITS
@@ -105,7 +106,9 @@ def calibrate(model: Spotter, waveforms: Tensor) -> Calibration:
     return Calibration(feature_bits=_bits_for(float(ends.abs().max())), map_bits=_bits_for(HEADROOM * peak))
 
 
-def quantize_to_integers(model: Spotter, calibration: Calibration, *, bits: int = 8) -> Spotter:
+def quantize_to_integers(
+    model: Spotter, calibration: Calibration, *, bits: int = 8, scales: Literal["row", "matrix"] = "row"
+) -> Spotter:
     """A copy of a float `model` that computes as the engine does, with weights of `bits` and int16 in between.
 
     Raises:
