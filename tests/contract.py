@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from hypothesis import strategies as st
@@ -29,7 +29,16 @@ from hark.network.features import LogMel, LogMelConfig
 from hark.network.layers import Affine, Conv2d, DepthwiseConv2d, Dropout, Linear, MeanPooling
 from hark.network.spotter import Spotter, SpotterConfig
 from hark.network.streaming import Chain, State, StreamingModule, flatten, unflatten
-from hark.shrinking.integer_layers import IntegerAttention, IntegerConv2d, IntegerGruLayer, IntegerLinear
+from hark.shrinking.integer_cells import IntegerFastGrnnLayer, IntegerGruLayer, IntegerMinimalGruLayer
+from hark.shrinking.integer_layers import (
+    IntegerAttention,
+    IntegerConv2d,
+    IntegerDepthwiseConv2d,
+    IntegerLinear,
+    IntegerMeanPooling,
+    IntegerProjection,
+    IntegerQueryAttention,
+)
 from hark.shrinking.integer_quantization import Calibration, IntegerCrnn
 
 T = TypeVar("T")
@@ -65,11 +74,23 @@ def seeded(build: Callable[[], T], *, seed: int = 0) -> T:
         return build()
 
 
-def spotter(network: CrnnConfig, *, features: LogMelConfig | None = None, seed: int = 0) -> Spotter:
+def spotter(
+    network: CrnnConfig,
+    *,
+    features: LogMelConfig | None = None,
+    normalization_bands: Literal["each", "one"] = "each",
+    seed: int = 0,
+) -> Spotter:
     """A spotter in use, with random weights and an affine that is not the identity."""
-    config = SpotterConfig(keyword="happy", features=features or LogMelConfig(), network=network)
+    config = SpotterConfig(
+        keyword="happy",
+        features=features or LogMelConfig(),
+        network=network,
+        normalization_bands=normalization_bands,
+    )
     model = seeded(lambda: Spotter(config), seed=seed)
-    model.normalize.normalize(torch.full((network.n_mels,), -3.0), torch.linspace(1, 2, network.n_mels))
+    channels = config.affine_channels
+    model.normalize.normalize(torch.full((channels,), -3.0), torch.linspace(1, 2, channels))
     return model.eval()
 
 
@@ -122,13 +143,26 @@ EXAMPLES: dict[type[StreamingModule], tuple[Example, ...]] = {
     ),
     Dropout: (Example(lambda: Dropout(0.5), (4,), 6),),
     FastGrnnLayer: (Example(lambda: FastGrnnLayer(3, 5), (3,), 9),),
-    Gru: tuple(Example(partial(Gru, 3, (5, 4), cell=cell, dropout=0.5), (3,), 9) for cell in CELLS),
+    Gru: tuple(Example(partial(Gru, 3, (5, 4), cell=cell, dropout=0.5), (3,), 9) for cell in CELLS.values()),
     GruLayer: (Example(lambda: GruLayer(3, 5), (3,), 9),),
     IntegerAttention: (Example(lambda: IntegerAttention(5, 3, window=4), (5,), 11),),
     IntegerConv2d: (Example(lambda: IntegerConv2d(2, 3, bins=7, kernel=(3, 5), stride=(2, 3)), (2, 7), 23),),
-    IntegerCrnn: (Example(lambda: IntegerCrnn(SMALL, Calibration(12, 12)), (8,), 19),),
+    IntegerCrnn: tuple(
+        Example(partial(IntegerCrnn, config, Calibration(12, 12, 11, 10)), (8,), 40)
+        for config in (SMALL, *CHEAPER.values())
+    ),
+    IntegerDepthwiseConv2d: (
+        Example(lambda: IntegerDepthwiseConv2d(3, bins=4, kernel=(1, 4), stride=(1, 2)), (3, 4), 9),
+    ),
+    IntegerFastGrnnLayer: (Example(lambda: IntegerFastGrnnLayer(3, 5), (3,), 9),),
     IntegerGruLayer: (Example(lambda: IntegerGruLayer(3, 5), (3,), 9),),
     IntegerLinear: (Example(lambda: IntegerLinear(4, 3), (4,), 6),),
+    IntegerMeanPooling: (
+        Example(lambda: IntegerMeanPooling(2, bins=7, kernel=(3, 5), stride=(2, 3)), (2, 7), 23),
+    ),
+    IntegerMinimalGruLayer: (Example(lambda: IntegerMinimalGruLayer(3, 5), (3,), 9),),
+    IntegerProjection: (Example(lambda: IntegerProjection(4, 3), (4,), 6),),
+    IntegerQueryAttention: (Example(lambda: IntegerQueryAttention(5, window=4), (5,), 11),),
     Linear: (Example(lambda: Linear(4, 3), (4,), 6),),
     MeanPooling: (
         Example(lambda: MeanPooling(2, bins=7, kernel=(3, 5), stride=(2, 3)), (2, 7), 23),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from contract import spotter
+from contract import CHEAPER, small_spotter, spotter
 from hark.network.crnn import PUBLISHED, STAGE_2, CrnnConfig
 from hark.packed import packing
 from hark.packed.front_end_settings import LogMelConfig
@@ -48,6 +48,16 @@ def test_a_packed_model_costs_what_its_spotter_costs(network: CrnnConfig, share:
         assert found.per_clip(convention) == expected.per_clip(convention)  # type: ignore[arg-type]
         assert found.per_second(convention) == expected.per_second(convention)  # type: ignore[arg-type]
     assert found.frontend_per_second == pytest.approx(expected.frontend_per_second, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", CHEAPER)
+def test_cheaper_networks_cost_the_same_packed_and_not(name: str) -> None:
+    model = small_spotter(CHEAPER[name])
+    expected, found = cost_of(model), counted(pack(model))
+    assert [getattr(found, name) for name in COUNTED] == [getattr(expected, name) for name in COUNTED]
+    for convention in ("thop", "macs"):
+        assert found.per_clip(convention) == expected.per_clip(convention)  # type: ignore[arg-type]
+        assert found.per_second(convention) == expected.per_second(convention)  # type: ignore[arg-type]
 
 
 def test_integers_change_bytes_and_nothing_else() -> None:

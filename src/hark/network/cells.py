@@ -14,8 +14,10 @@ from hark.network.streaming import Chain, State, StreamingModule, leaf
 
 
 class RecurrentLayer(StreamingModule, ABC):
-    """A layer whose output is its state, computed from the input and the state before."""
+    """A layer whose output is its state, computed from its input and the state before."""
 
+    weight_ih: nn.Parameter
+    """(rows, inputs)"""
     weight_hh: nn.Parameter
     """(rows, units)"""
 
@@ -34,6 +36,13 @@ class RecurrentLayer(StreamingModule, ABC):
         if not states:
             return x.new_zeros(x.shape[0], self.hidden, 0), state
         return torch.stack(states, dim=-1), {"hidden": states[-1]}
+
+    @abstractmethod
+    def biases(self) -> list[Tensor]:
+        """Of what the input gives to each gate, and of what the state gives to the last: `(units,)` each.
+
+        Those that are only ever added up are one.
+        """
 
     @abstractmethod
     def unroll(self, x: Tensor, hidden: Tensor) -> list[Tensor]:
@@ -56,6 +65,11 @@ class GruLayer(RecurrentLayer):
         self.weight_hh = uniform(3 * hidden, hidden, fan=hidden)
         self.bias_ih = uniform(3 * hidden, fan=hidden)
         self.bias_hh = uniform(3 * hidden, fan=hidden)
+
+    def biases(self) -> list[Tensor]:
+        """Of r, of z, of n from the input, of n from the state."""
+        r, z, _ = (self.bias_ih + self.bias_hh).chunk(3)
+        return [r, z, self.bias_ih.chunk(3)[2], self.bias_hh.chunk(3)[2]]
 
     def unroll(self, x: Tensor, hidden: Tensor) -> list[Tensor]:
         """The states after each of the steps of `x (steps, batch, inputs)`."""
@@ -92,16 +106,21 @@ class MinimalGruLayer(RecurrentLayer):
         self.bias_ih = uniform(2 * hidden, fan=hidden)
         self.bias_hh = uniform(hidden, fan=hidden)
 
+    def biases(self) -> list[Tensor]:
+        """Of f, of n from the input, of n from the state."""
+        return [*self.bias_ih.chunk(2), self.bias_hh]
+
     def unroll(self, x: Tensor, hidden: Tensor) -> list[Tensor]:
         """The states after each of the steps of `x (steps, batch, inputs)`."""
         weight, bias = self.weight_hh, functional.pad(self.bias_hh, (len(self.bias_hh), 0))
-        gates, candidates = functional.linear(x, self.weight_ih, self.bias_ih).chunk(2, dim=-1)
         states = []
-        for x_f, x_n in zip(gates.unbind(0), candidates.unbind(0), strict=True):
-            h_f, h_n = functional.linear(hidden, weight, bias).chunk(2, dim=-1)
-            gate = torch.sigmoid(x_f + h_f)
-            hidden = torch.lerp(hidden, torch.tanh(torch.addcmul(x_n, gate, h_n)), gate)
-            states.append(hidden)
+        with _precision_of(hidden):
+            gates, candidates = functional.linear(x, self.weight_ih, self.bias_ih).chunk(2, dim=-1)
+            for x_f, x_n in zip(gates.unbind(0), candidates.unbind(0), strict=True):
+                h_f, h_n = functional.linear(hidden, weight, bias).chunk(2, dim=-1)
+                gate = torch.sigmoid(x_f + h_f)
+                hidden = torch.lerp(hidden, torch.tanh(torch.addcmul(x_n, gate, h_n)), gate)
+                states.append(hidden)
         return states
 
 
@@ -118,19 +137,30 @@ class FastGrnnLayer(RecurrentLayer):
         self.weight_hh = uniform(hidden, hidden, fan=hidden)
         self.bias = nn.Parameter(torch.ones(2 * hidden))  # as its authors begin
 
+    def biases(self) -> list[Tensor]:
+        """Of z, of n."""
+        return list(self.bias.chunk(2))
+
     def unroll(self, x: Tensor, hidden: Tensor) -> list[Tensor]:
         """The states after each of the steps of `x (steps, batch, inputs)`."""
         weight, (gate_bias, bias) = self.weight_hh.T, self.bias.chunk(2)
         ahead, states = gate_bias - bias, []
-        for from_input in functional.linear(x, self.weight_ih, bias).unbind(0):
-            sums = torch.addmm(from_input, hidden, weight)
-            hidden = torch.lerp(torch.tanh(sums), hidden, torch.sigmoid(sums + ahead))
-            states.append(hidden)
+        with _precision_of(hidden):
+            for from_input in functional.linear(x, self.weight_ih, bias).unbind(0):
+                sums = torch.addmm(from_input, hidden, weight)
+                hidden = torch.lerp(torch.tanh(sums), hidden, torch.sigmoid(sums + ahead))
+                states.append(hidden)
         return states
 
 
-Cell: TypeAlias = Literal["gru", "minimal", "fast"]
-CELLS: dict[Cell, type[GruLayer | MinimalGruLayer | FastGrnnLayer]] = {
+def _precision_of(hidden: Tensor) -> torch.autocast:
+    """What keeps autocast away from a recurrence: an error of its state would last."""
+    return torch.autocast(hidden.device.type, enabled=False)
+
+
+CellKind: TypeAlias = Literal["gru", "minimal", "fast"]
+Cell: TypeAlias = GruLayer | MinimalGruLayer | FastGrnnLayer
+CELLS: dict[CellKind, type[Cell]] = {
     "gru": GruLayer,
     "minimal": MinimalGruLayer,
     "fast": FastGrnnLayer,
@@ -140,11 +170,13 @@ CELLS: dict[Cell, type[GruLayer | MinimalGruLayer | FastGrnnLayer]] = {
 class Gru(Chain):
     """Recurrent layers one above the other, named 0, 1, …; dropout between them, in training only."""
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...], *, cell: Cell = "gru", dropout: float = 0.0) -> None:
+    def __init__(
+        self, inputs: int, hidden: tuple[int, ...], *, cell: type[Cell] = GruLayer, dropout: float = 0.0
+    ) -> None:
         """`hidden` gives the units of each layer, which need not be equal."""
         links: dict[str, StreamingModule] = {}
         for index, (wide_in, wide_out) in enumerate(zip((inputs, *hidden), hidden, strict=False)):
             if index and dropout:
                 links[f"dropout{index}"] = Dropout(dropout)
-            links[str(index)] = CELLS[cell](wide_in, wide_out)
+            links[str(index)] = cell(wide_in, wide_out)
         super().__init__(**links)

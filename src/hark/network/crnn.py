@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from hark.configuration import shown
 from hark.errors import ConfigError, ModelFileError
 from hark.network.attention import Attention, QueryAttention, WindowAttention
-from hark.network.cells import Cell, Gru
+from hark.network.cells import CELLS, Cell, CellKind, Gru
 from hark.network.layers import Conv2d, DepthwiseConv2d, Linear, MeanPooling
 from hark.network.streaming import State, StreamingModule, substate
 
@@ -25,7 +25,11 @@ MOST_LAYERS = 16
 
 ConvolutionKind: TypeAlias = Literal["full", "separable"]
 AttentionKind: TypeAlias = Literal["additive", "query", "mean", "last"]
-CHOICES = {"convolution": get_args(ConvolutionKind), "cell": get_args(Cell), "attention": get_args(AttentionKind)}
+CHOICES = {
+    "convolution": get_args(ConvolutionKind),
+    "cell": get_args(CellKind),
+    "attention": get_args(AttentionKind),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class CrnnConfig:
     """`separable` goes over frequency into all channels, then over time in each channel on its own."""
     rank: int | None = None
     """Values that the convolution's are projected to first: input weights of low rank in the first layer."""
-    cell: Cell = "gru"
+    cell: CellKind = "gru"
     hidden: tuple[int, ...] = (64, 64)
     dropout: float = 0.1
     attention: AttentionKind = "additive"
@@ -155,19 +159,35 @@ class Trace(NamedTuple):
     state: State
 
 
+class Parts(NamedTuple):
+    """The layers that a network is made of."""
+
+    pooling: type[MeanPooling] = MeanPooling
+    convolution: type[Conv2d] = Conv2d
+    depthwise: type[DepthwiseConv2d] = DepthwiseConv2d
+    projection: type[Linear] = Linear
+    cells: Mapping[CellKind, type[Cell]] = CELLS
+    attention: type[Attention] = Attention
+    query: type[QueryAttention] = QueryAttention
+    classifier: type[Linear] = Linear
+
+
 class Crnn(StreamingModule):
     """Log-mels `(batch, n_mels, frames)` to logits `(batch, classes, steps)`."""
+
+    parts: ClassVar = Parts()
 
     def __init__(self, config: CrnnConfig) -> None:
         super().__init__()
         self.config = config
-        self.pool = _pooling(config)
-        self.conv, self.depthwise = _convolution(config)
-        values = config.channels * config.map_bins
-        self.reduce = Linear(values, config.rank) if config.rank else None
-        self.gru = Gru(config.rank or values, config.hidden, cell=config.cell, dropout=config.dropout)
-        self.attention = _attention(config)
-        self.classifier = Linear(config.hidden[-1], config.classes)
+        parts, values = self.parts, config.channels * config.map_bins
+        self.pool = _pooling(config, parts)
+        self.conv, self.depthwise = _convolution(config, parts)
+        self.reduce = parts.projection(values, config.rank) if config.rank else None
+        cell = parts.cells[config.cell]
+        self.gru = Gru(config.rank or values, config.hidden, cell=cell, dropout=config.dropout)
+        self.attention = _attention(config, parts)
+        self.classifier = parts.classifier(config.hidden[-1], config.classes)
 
     def front(self) -> Iterator[tuple[str, MeanPooling | Conv2d]]:
         """What makes steps of frames, with its names, in the order in which they pass through it."""
@@ -203,31 +223,31 @@ class Crnn(StreamingModule):
         return Trace(self.classifier(hidden), weights, after)
 
 
-def _pooling(config: CrnnConfig) -> MeanPooling | None:
+def _pooling(config: CrnnConfig, parts: Parts) -> MeanPooling | None:
     if config.pooling == (1, 1):
         return None
-    return MeanPooling(1, bins=config.n_mels, kernel=config.pooling, stride=config.pooling)
+    return parts.pooling(1, bins=config.n_mels, kernel=config.pooling, stride=config.pooling)
 
 
-def _convolution(config: CrnnConfig) -> tuple[Conv2d, DepthwiseConv2d | None]:
-    channels, (high, long), (climb, hop) = config.channels, config.kernel, config.stride
+def _convolution(config: CrnnConfig, parts: Parts) -> tuple[Conv2d, DepthwiseConv2d | None]:
+    channels, bins, (high, long), (climb, hop) = config.channels, config.pooled_bins, config.kernel, config.stride
     if config.convolution == "full":
-        return Conv2d(1, channels, bins=config.pooled_bins, kernel=config.kernel, stride=config.stride), None
+        return parts.convolution(1, channels, bins=bins, kernel=config.kernel, stride=config.stride), None
     return (
-        Conv2d(1, channels, bins=config.pooled_bins, kernel=(high, 1), stride=(climb, 1)),
-        DepthwiseConv2d(channels, bins=config.map_bins, kernel=(1, long), stride=(1, hop)),
+        parts.convolution(1, channels, bins=bins, kernel=(high, 1), stride=(climb, 1)),
+        parts.depthwise(channels, bins=config.map_bins, kernel=(1, long), stride=(1, hop)),
     )
 
 
-def _attention(config: CrnnConfig) -> WindowAttention | MeanPooling | None:
+def _attention(config: CrnnConfig, parts: Parts) -> WindowAttention | MeanPooling | None:
     width = config.hidden[-1]
     match config.attention:
         case "additive":
-            return Attention(width, config.attention_units or width, window=config.window)
+            return parts.attention(width, config.attention_units or width, window=config.window)
         case "query":
-            return QueryAttention(width, window=config.window)
+            return parts.query(width, window=config.window)
         case "mean":
-            return MeanPooling(1, bins=width, kernel=(1, config.window), stride=(1, 1))
+            return parts.pooling(1, bins=width, kernel=(1, config.window), stride=(1, 1))
         case "last":
             return None
 
