@@ -19,6 +19,8 @@ from hark.packed.packed_layers import (
     Arithmetic,
     Attention,
     Convolution,
+    DepthwiseConvolution,
+    FastGrnn,
     FloatMatrix,
     Frame,
     Gru,
@@ -27,6 +29,8 @@ from hark.packed.packed_layers import (
     Linear,
     Matrix,
     MeanPooling,
+    MinimalGru,
+    QueryAttention,
 )
 from hark.packed.packed_model import PackedModel
 
@@ -35,7 +39,19 @@ Floats = npt.NDArray[np.float32]
 
 ARITHMETICS: tuple[Arithmetic, ...] = ("float32", "integer")
 SMALL = LogMelConfig(n_fft=32, hop_length=8, n_mels=8)
-INNER = ("convolution", "pooling", "gru", "attention", "linear", "activation")
+CELLS = (Gru, MinimalGru, FastGrnn)
+INNER = (
+    "convolution",
+    "pooling",
+    "gru",
+    "attention",
+    "linear",
+    "activation",
+    "minimal_gru",
+    "fast_grnn",
+    "query_attention",
+    "depthwise_convolution",
+)
 
 
 class Maker:
@@ -54,7 +70,7 @@ class Maker:
         return IntegerMatrix(
             bits=bits,
             weights=self.weights(rows, inputs, bits),
-            multipliers=self.rng.integers(0, 65_536, rows).astype(np.uint16),
+            multipliers=self.rng.integers(0, 65_536, rows if self.rng.random() < 0.7 else 1).astype(np.uint16),
             shift=int(self.rng.integers(16)),
             bias=self.rng.integers(-32_768, 32_768, rows).astype(np.int16) if bias else None,
             bias_shift=int(self.rng.integers(4)) if bias else 0,
@@ -85,19 +101,39 @@ class Maker:
         """The mean of some bins and frames."""
         return MeanPooling(*self._window(frame))
 
-    def gru(self, frame: Frame) -> Gru:
+    def depthwise_convolution(self, frame: Frame) -> DepthwiseConvolution:
+        """As many channels as come in."""
+        kernel, stride = self._window(frame)
+        return DepthwiseConvolution(self.matrix(frame.channels, kernel[0] * kernel[1]), kernel, stride)
+
+    def gru(self, frame: Frame) -> Layer:
         """Of one to six units."""
-        units = int(self.rng.integers(1, 7))
-        bias: Any = self.rng.integers(-32_768, 32_768, 4 * units).astype(np.int16)
+        return self.cell(Gru, frame, int(self.rng.integers(1, 7)))
+
+    def minimal_gru(self, frame: Frame) -> Layer:
+        """Of one to six units."""
+        return self.cell(MinimalGru, frame, int(self.rng.integers(1, 7)))
+
+    def fast_grnn(self, frame: Frame) -> Layer:
+        """Of one to six units."""
+        return self.cell(FastGrnn, frame, int(self.rng.integers(1, 7)))
+
+    def cell(self, kind: type[Gru] | type[MinimalGru] | type[FastGrnn], frame: Frame, units: int) -> Layer:
+        """A recurrent cell; in integers with biases from end to end of their range."""
+        rows, biases = kind.gates * units, (kind.gates + 1) * units
+        bias: Any = self.rng.integers(-32_768, 32_768, biases).astype(np.int16)
         if not self.integer:
-            bias = self.rng.normal(0, 0.5, 4 * units).astype(np.float32)
-        from_input = self.matrix(3 * units, frame.size, bias=False)
-        return Gru(from_input, self.matrix(3 * units, units, bias=False), bias)
+            bias = self.rng.normal(0, 0.5, biases).astype(np.float32)
+        return kind(self.matrix(rows, frame.size, bias=False), self.matrix(rows, units, bias=False), bias)
 
     def attention(self, frame: Frame) -> Attention:
         """Over one to five steps."""
         units, window = int(self.rng.integers(1, 5)), int(self.rng.integers(1, 6))
         return Attention(self.matrix(units, frame.size), self.matrix(1, units, bias=False), window)
+
+    def query_attention(self, frame: Frame) -> QueryAttention:
+        """Over one to five steps."""
+        return QueryAttention(self.matrix(1, frame.size, bias=False), int(self.rng.integers(1, 6)))
 
     def linear(self, frame: Frame, *, outputs: int | None = None) -> Linear:
         """Of one to six outputs."""
