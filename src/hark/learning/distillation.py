@@ -77,7 +77,7 @@ class Distillation:
         teacher.to(batch.waveforms.device)
         clip = teacher.normalize(batch.log_mels(teacher.features))[..., batch.past_frames :]
         clip = clip.masked_fill(batch.masks, 0.0)
-        return teacher.network.trace(clip, teacher.network.initial_state(len(clip)))
+        return teacher.network.trace(clip, teacher.network.initial_state(len(clip)), decisions=1)
 
     def _attention_loss(self, trace: Trace, heard: Sequence[Trace], batch: Batch) -> Tensor:
         """KL between where teachers and student look at the end of the clip, steps aligned by their time."""
