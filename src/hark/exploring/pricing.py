@@ -21,7 +21,7 @@ from hark.shrinking.pruning import prune
 
 @lru_cache(maxsize=4096)
 def price_of(candidate: Candidate, keyword: str) -> Price:
-    """What the file of a trained candidate will cost to the last byte: nothing here depends on the weights' values.
+    """What the file of a trained candidate will cost, to the last byte: no weight's value changes it.
 
     Raises:
         ConfigError: there is no such network.

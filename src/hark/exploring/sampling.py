@@ -27,7 +27,7 @@ LEAST_SPENT = 0.5
 
 
 class WithinBudget(BaseSampler):
-    """Tree-structured Parzen estimators (Bergstra et al. 2011) over whole candidates, each priced when it is drawn.
+    """Tree-structured Parzen estimators (Bergstra et al. 2011) over whole candidates, each priced when drawn.
 
     What is drawn follows from the number of the trial and the trials before it: processes share no generator.
     """
@@ -73,7 +73,7 @@ class WithinBudget(BaseSampler):
         raise UsageError(f"{param_name} is no part of the space")
 
     def share_spent(self, values: Values) -> tuple[str, float]:
-        """The name of a candidate, and its worst ratio of a cost to its limit; infinite where it cannot be made."""
+        """The name of a candidate and its worst ratio of a cost to its limit, infinite if it cannot be made."""
         try:
             candidate = self.space.candidate(values)
             if counts_too_many(candidate, self.keyword, self.budget):
