@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler
 from optuna.study import create_study
-from optuna.trial import FrozenTrial
 
 from hark.errors import ConfigError
 from hark.exploring.budget import Budget
@@ -25,29 +23,28 @@ from hark.shipping.model_packing import pack
 from hark.shrinking.integer_quantization import calibrate, quantize_to_integers
 from hark.shrinking.pruning import prune
 
-DRAWS = 40
+DRAWS = 25
 
 
 def drawn(space: Space, seed: int) -> dict[str, Value]:
     """One value of each part, at random."""
-    sampler, study = RandomSampler(seed=seed), create_study()
-    trial: FrozenTrial = study.get_trials()[0] if study.trials else None  # type: ignore[assignment]
-    parts: dict[str, BaseDistribution] = space.distributions()
-    return {name: sampler.sample_independent(study, trial, name, part) for name, part in parts.items()}
+    study = create_study(sampler=RandomSampler(seed=seed))
+    return study.ask(space.distributions()).params
 
 
-def candidates(count: int) -> list[Candidate]:
+def candidates(space: Space, count: int) -> list[Candidate]:
     """The first so many of the space that there are networks of."""
     found: list[Candidate] = []
     for seed in range(4 * count):
         try:
-            found.append(Space().candidate(drawn(Space(), seed)))
+            found.append(space.candidate(drawn(space, seed)))
         except ConfigError:
             continue
     return found[:count]
 
 
-CANDIDATES = candidates(DRAWS)
+PLAIN = Space(convolution=("full",), rank=(0,), cell=("gru",), attention=("additive",), pruned_share=(0.3,))
+CANDIDATES = [*candidates(Space(), DRAWS), *candidates(PLAIN, 3)]
 
 
 def grown(candidate: Candidate) -> Spotter:

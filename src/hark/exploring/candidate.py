@@ -37,9 +37,7 @@ class Candidate:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
-        network = self.network
-        plain = (network.cell, network.convolution, network.attention, network.rank)
-        if self.pruned_share and plain != ("gru", "full", "additive", None):
+        if self.pruned_share and not can_be_pruned(self.network):
             raise ConfigError(
                 f"pruned_share is {self.pruned_share}, expected 0: only the reference's form is pruned"
             )
@@ -131,3 +129,9 @@ class Candidate:
             setting=setting,
         )
         return stages
+
+
+def can_be_pruned(network: CrnnConfig) -> bool:
+    """Whether units can be removed from a network: from the reference's form alone."""
+    form = network.convolution, network.rank, network.cell, network.attention
+    return form == ("full", None, "gru", "additive")

@@ -27,9 +27,10 @@ def price_of(candidate: Candidate, keyword: str) -> Price:
         ConfigError: there is no such network.
         ModelError: it cannot be packed.
     """
-    model = _untrained(candidate, keyword)
-    calibration = calibrate(model, torch.zeros(1, model.config.features.sample_rate))
-    quantized = quantize_to_integers(model, calibration, bits=candidate.bits, scales=candidate.scales)
+    with torch.random.fork_rng(devices=[]):
+        model = _untrained(candidate, keyword)
+        calibration = calibrate(model, torch.zeros(1, model.config.features.sample_rate))
+        quantized = quantize_to_integers(model, calibration, bits=candidate.bits, scales=candidate.scales)
     packed = pack(quantized, operating_point=OperatingPoint(0.5))
     file = packing.to_bytes(packed)
     cost = cost_of_packed(packed, state_bytes=0)
@@ -48,10 +49,12 @@ def counts_too_many(candidate: Candidate, keyword: str, budget: Budget) -> bool:
     Raises:
         ConfigError: there is no such network.
     """
-    return budget.macs is not None and cost_of(_untrained(candidate, keyword)).per_clip("thop") > budget.macs
+    if budget.macs is None:
+        return False
+    with torch.random.fork_rng(devices=[]):
+        return cost_of(_untrained(candidate, keyword)).per_clip("thop") > budget.macs
 
 
 def _untrained(candidate: Candidate, keyword: str) -> Spotter:
-    with torch.random.fork_rng(devices=[]):
-        model = Spotter(candidate.spotter(keyword))
+    model = Spotter(candidate.spotter(keyword))
     return prune(model, candidate.pruning) if candidate.pruned_share else model

@@ -26,7 +26,7 @@ from optuna.distributions import (
 
 from hark.configuration import build
 from hark.errors import ConfigError
-from hark.exploring.candidate import Candidate
+from hark.exploring.candidate import Candidate, can_be_pruned
 from hark.files import digest, read_small
 from hark.learning.batching import Variation
 from hark.learning.distillation import DistillationConfig
@@ -164,7 +164,7 @@ class Space:
             front_end=front_end,
             normalization_bands=one["normalization_bands"],
             network=network,
-            pruned_share=one["pruned_share"],
+            pruned_share=one["pruned_share"] if can_be_pruned(network) else 0.0,
             bits=one["bits"],
             scales=one["scales"],
             training=training,
@@ -194,7 +194,7 @@ def load_space(path: Path) -> Space:
 
 
 def _network(one: Mapping[str, Any], front_end: LogMelConfig) -> CrnnConfig:
-    """Lengths in frames and bands as the convolution gets them, pooled."""
+    """Lengths in frames and bands as the convolution gets them, pooled; no kernel is shorter than its stride."""
     pooling = one["pooling_bands"], one["pooling_frames"]
     frame_ms, bands = 1000 * pooling[1] / front_end.frame_rate, front_end.n_mels // pooling[0]
     high, up = (max(1, round(one[name] * bands)) for name in ("kernel_bands", "stride_bands"))
@@ -203,8 +203,8 @@ def _network(one: Mapping[str, Any], front_end: LogMelConfig) -> CrnnConfig:
         n_mels=front_end.n_mels,
         pooling=pooling,
         channels=one["channels"],
-        kernel=(high, long),
-        stride=(up if high < bands else 1, on),
+        kernel=(max(high, up), max(long, on)),
+        stride=(up, on),
         convolution=one["convolution"],
         rank=one["rank"] or None,
         cell=one["cell"],
