@@ -38,7 +38,7 @@ def keyword_scores(logits: Floats) -> Scores:
 
 
 def posterior(scores: Scores) -> Scores:
-    """The keyword's probability: the softmax over two logits of difference `scores`."""
+    """The keyword's probability: the sigmoid of its scores, which is the softmax over two logits so far apart."""
     return np.exp(-np.logaddexp(0.0, -scores))
 
 
