@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,25 +56,28 @@ def evaluate(model: Path, with_grid: bool, out: Path | None, as_json: bool, fold
 
     if out and not with_grid:
         raise UsageError("--out is where a grid is written, and there is none; add --grid")
+    if corpus["split"] == "whole":
+        raise UsageError("--split whole leaves nothing to judge on, for all clips train; choose another")
     runner = open_runner(model)
     _require_keyword(model, runner.labels[-1], corpus["keyword"])
-    loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
+    given = source(corpus, cache=Path("runs"))
+    loaded = load_task(given, fold=fold)
     testing, validation = score_clips(runner, loaded.testing), score_clips(runner, loaded.validation)
     told = {"reset": judge_clips(testing, loaded.testing)}
     told["carried"] = judge_stream(runner, loaded, validation=validation, testing=testing)
-    grid = _judge_grid(model, runner, loaded, corpus["root"], out) if with_grid else None
+    grid = _judge_grid(model, runner, loaded, given.noise_files, out) if with_grid else None
     if as_json:
         print_json(told | ({"grid": grid.as_dict()} if grid else {}))
         return
-    _print_judgement(told["reset"], told["carried"])
+    _print_judgement(told["reset"], told["carried"], by="speaker" if loaded.names_speakers else "file")
     if grid:
         _print_grid(grid)
 
 
-def _print_judgement(clips: dict[str, Any], stream: dict[str, Any]) -> None:
+def _print_judgement(clips: dict[str, Any], stream: dict[str, Any], *, by: str) -> None:
     low, high = clips["interval"]
     click.echo(
-        f"reset per clip   1-AUC {clips['one_minus_auc']:.5f} (95 % interval by speaker {low:.5f}-{high:.5f}), "
+        f"reset per clip   1-AUC {clips['one_minus_auc']:.5f} (95 % interval by {by} {low:.5f}-{high:.5f}), "
         f"0.02587*(1-AUC) {clips['at_reference_prior']:.3e}\n"
         f"                 {clips['positives']} of {clips['clips']} clips are the keyword, "
         f"accuracy {clips['accuracy']:.4f}\n"
@@ -82,7 +86,7 @@ def _print_judgement(clips: dict[str, Any], stream: dict[str, Any]) -> None:
     )
 
 
-def _judge_grid(model: Path, runner: Runner, task: Task, root: Path, out: Path | None) -> Robustness:
+def _judge_grid(model: Path, runner: Runner, task: Task, noises: Sequence[Path], out: Path | None) -> Robustness:
     """The grid, written to `out` and into the run that `model` is."""
     from hark.files import to_json, write_atomically
     from hark.proof.robustness import GRID_FILE, GRID_SCORES_FILE, judge_grid, judging_noises, score_grid
@@ -95,7 +99,7 @@ def _judge_grid(model: Path, runner: Runner, task: Task, root: Path, out: Path |
             f"{model}: was made from other data or another fold; give its own, or the model file alone"
         )
     point = runner.operating_point if isinstance(runner, Model) else None
-    scored = score_grid(runner, task.testing, judging_noises(task, root))
+    scored = score_grid(runner, task.testing, judging_noises(task, noises))
     grid = judge_grid(scored, threshold=point.threshold if point else None)
     if out:
         write_atomically(out, (to_json(grid.as_dict(), indent=2) + "\n").encode())

@@ -17,7 +17,7 @@ from hark.record.command import Command
 from hark.record.runs import MODEL_FILE, PACKED_FILE, Run
 from hark.record.tracking import BACKENDS
 from hark.runtime import Model, Runner
-from hark.sound.inspection import MAX_BAD_SHARE
+from hark.sound.inspection import LONGEST_S, MAX_BAD_SHARE, SHORTEST_S
 from hark.sound.splits import SplitRule
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ def corpus_options(command: F) -> F:
         click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="How many folds."),
         click.option("--split", type=click.Choice(get_args(SplitRule)),
                      default="speakers", show_default=True, help="How the corpus is cut into parts."),
+        click.option("--clip-s", type=click.FloatRange(SHORTEST_S, LONGEST_S), default=1.0, show_default=True,
+                     help="Length that all clips are cut or padded to."),
+        click.option("--noise", type=PATH, help="Background, where the corpus has no _background_noise_."),
+        click.option("--cut-speech", is_flag=True, help="Cut the sentences into clips as well: not the keyword."),
         click.option("--speech", type=PATH, help="Sentences without the keyword: half train, half judge."),
         click.option("--keyword", required=True, help="The word to spot."),
         click.option("--data", "root", type=PATH, required=True, help="A folder per word, or a manifest."),
