@@ -11,6 +11,7 @@ import click
 
 from hark.errors import ModelFileError
 from hark.judging.detection import OperatingPoint
+from hark.models.shelf import find
 from hark.packed import packing
 from hark.packed.packed_model import PackedModel
 from hark.record.command import Command
@@ -27,7 +28,19 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
-MODEL = click.argument("model", type=PATH)
+
+class ModelPath(click.ParamType[Path]):
+    """A model by its path, or by the name under which it comes with hark."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """What is named, as a path."""
+        return value if isinstance(value, Path) else find(value)
+
+
+MODEL_PATH = ModelPath()
+MODEL = click.argument("model", type=MODEL_PATH)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key; may come again."

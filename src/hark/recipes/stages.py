@@ -235,7 +235,7 @@ def describe(task: Task) -> dict[str, Any]:
         "validation": task.validation,
         "testing": task.testing,
     }
-    clips = [clip for part in parts.values() for clip in part.clips]
+    clips = {clip for part in parts.values() for clip in part.clips}  # where all train, some come twice
     return {
         "keyword": task.keyword,
         "clips": len(clips),
