@@ -101,7 +101,8 @@ MISSING = ["--data", "none", "--keyword", "x"]
         (["cost", "."], 1, "holds no model.safetensors; expected a finished run or a model file"),
         (["detect", "none.safetensors", "a.wav"], 1, "none.safetensors: cannot be read as a model"),
         (["import", "none.pth", "--keyword", "x", "--out", "a"], 1, "none.pth: cannot be read (No such file"),
-        (["quantize", "none", "--out", "a.safetensors"], 1, "none: cannot be read as a model"),
+        (["quantize", "none", "--out", "a.safetensors"], 1, "none: no file or run, and not a model that comes"),
+        (["quantize", "./none", "--out", "a.safetensors"], 1, "none: cannot be read as a model"),
     ],
 )
 def test_an_error_of_ours_is_one_line_on_stderr_with_its_exit_code(

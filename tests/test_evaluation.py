@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hark.errors import ModelError, VerificationError
 from hark.judging.metrics import accuracy, au_fa_fr, frr_at_far, one_minus_auc
-from hark.learning.dataset import Dataset, Task, clip_scores
+from hark.learning.dataset import Dataset, Source, Task, clip_scores, load_task
 from hark.network.spotter import Spotter, SpotterConfig
 from hark.network.streaming import State
 from hark.proof.evaluation import (
@@ -134,6 +134,13 @@ def test_no_keyword_of_the_judging_stream_follows_another(
 def test_the_judging_stream_is_the_same_for_every_model(tiny_task: Task) -> None:
     first, second = judging_stream(tiny_task), judging_stream(tiny_task)
     assert all(np.array_equal(one.waveform, other.waveform) for one, other in zip(first, second, strict=True))
+
+
+def test_a_sentence_is_heard_whole_and_not_once_more_in_pieces(tiny_source: Source) -> None:
+    whole, cut = (load_task(replace(tiny_source, cut_speech=cut), fold=0) for cut in (False, True))
+    assert len(cut.testing) > len(whole.testing)
+    lengths = [sum(len(piece.waveform) for piece in judging_stream(task)[::2]) for task in (whole, cut)]
+    assert lengths[0] == lengths[1]
 
 
 def test_backgrounds_are_quiet_and_of_judging_noise(tiny_task: Task) -> None:

@@ -13,6 +13,7 @@ import click
 
 from hark.cli.options import AS_JSON, MODEL, PATH, model_file, print_json
 from hark.errors import UsageError
+from hark.models.shelf import SUFFIX, find, shelf
 from hark.packed import packing
 from hark.packed.packed_cost import Cost, cost_of_packed
 from hark.packed.packed_model import PackedModel
@@ -100,14 +101,15 @@ def import_(checkpoint: Path, keyword: str, out: Path) -> None:
 @click.argument("model")
 @AS_JSON
 def cost(model: str, as_json: bool) -> None:
-    """What MODEL (a file, a run, or base, stage-1, stage-2) costs, layer by layer, and on a device.
+    """What MODEL (a file, a run, a name; or base, stage-1, stage-2) costs, layer by layer, and on a device.
 
     \b
     Example:
       $ hark cost stage-2
     """
-    if Path(model).suffix == ".hark":
-        opened = Model(model)
+    path = shelf().get(model, Path(model))
+    if path.suffix == SUFFIX:
+        opened = Model(path)
         counted = cost_of_packed(packing.from_bytes(opened.file), state_bytes=opened.device_memory.state)
         forms = [opened]
     else:
@@ -130,7 +132,7 @@ def _of_spotter(name: str) -> tuple[Cost, list[Model]]:
     if name in PUBLISHED:
         spotter = Spotter(SpotterConfig(keyword="keyword", network=PUBLISHED[name]))
     else:
-        spotter = load(model_file(Path(name)))
+        spotter = load(model_file(find(name)))
     return cost_of(spotter), [Model(packing.to_bytes(packed)) for packed in _forms(spotter)]
 
 

@@ -89,11 +89,14 @@ class Piece:
 def judging_stream(task: Task, *, seed: int = 0) -> list[Piece]:
     """All judging clips and the judging half of the speech in random order, a quiet background between them.
 
-    No keyword follows another directly: within a detector's refractory time two would count as one.
+    No keyword follows another directly: within a detector's refractory time two would count as one. Clips that
+    are cut out of a sentence are left out, for it is heard whole.
     """
     rng = generator(seed, 0, 0)
     data = task.testing
-    others = [Piece(data.waveforms([row])[0].numpy(), False) for row in np.flatnonzero(~data.targets).tolist()]
+    heard_whole = np.array([clip.path in task.judging_speech for clip in data.clips])
+    rows = np.flatnonzero(~data.targets & ~heard_whole).tolist()
+    others = [Piece(data.waveforms([row])[0].numpy(), False) for row in rows]
     others += [Piece(audio.read(path), False) for path in task.judging_speech]
     places = iter(rng.permutation(len(others)).tolist())
     keyword_after = {next(places): row for row in np.flatnonzero(data.targets)[: len(others)]}
@@ -117,6 +120,17 @@ def _background(task: Task, rng: np.random.Generator, *, rms: float = 0.003) -> 
     return piece * np.float32(rms / max(1e-6, float(np.sqrt(np.mean(piece**2)))))
 
 
+def words_in(pieces: Sequence[Piece]) -> tuple[list[Word], float]:
+    """Where the keyword is in a stream of pieces, and how many hours that is."""
+    ends = np.cumsum([len(piece.waveform) for piece in pieces])
+    words = [
+        Word((end - len(piece.waveform)) / audio.SAMPLE_RATE, end / audio.SAMPLE_RATE)
+        for piece, end in zip(pieces, ends.tolist(), strict=True)
+        if piece.is_keyword
+    ]
+    return words, float(ends[-1]) / audio.SAMPLE_RATE / 3600
+
+
 def judge_stream(runner: Runner, task: Task, *, validation: Scores, testing: Scores) -> dict[str, Any]:
     """The carried protocol: one endless stream against the same clips heard one by one, at one threshold.
 
@@ -132,15 +146,9 @@ def judge_stream(runner: Runner, task: Task, *, validation: Scores, testing: Sco
     threshold = threshold_at_far(validation, task.validation.targets, THRESHOLD_FAR)
     point = OperatingPoint(float(posterior(np.array(threshold))))
     pieces = judging_stream(task)
-    ends = np.cumsum([len(piece.waveform) for piece in pieces])
-    words = [
-        Word((end - len(piece.waveform)) / audio.SAMPLE_RATE, end / audio.SAMPLE_RATE)
-        for piece, end in zip(pieces, ends.tolist(), strict=True)
-        if piece.is_keyword
-    ]
+    words, hours = words_in(pieces)
     found = detections(runner, (piece.waveform for piece in pieces), point)
     outcome = match(found, words)
-    hours = float(ends[-1]) / audio.SAMPLE_RATE / 3600
     return {
         "hours": hours,
         "threshold": point.threshold,

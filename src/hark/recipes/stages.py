@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hark.errors import DiskFull, RunError, UnsavedWork
+from hark.errors import DiskFull, RunError, UnsavedWork, UsageError
 from hark.judging.metrics import one_minus_auc
 from hark.learning.dataset import Dataset, Task, clip_scores
 from hark.learning.devices import ANY_MACHINE, Machine
@@ -163,7 +163,7 @@ def _perform(stage: AnyStage, run: Run, bench: Bench) -> Trained:
 
 
 def _publish(run: Run, model: Trained, stage: AnyStage, bench: Bench) -> None:
-    judged_on = bench.task if stage.setting is not None else None
+    judged_on = bench.task if stage.setting is not None and bench.task.is_judged else None
     if isinstance(model, ClipSpotter):
         publish_dynamic(run, model, bench.model(stage.inputs()[0]), judged_on=judged_on)
     else:
@@ -217,7 +217,13 @@ def _prune(stage: PruneStage, run: Run, bench: Bench) -> Spotter:
 
 
 def measure_damage(stage: DamageStage, bench: Bench) -> dict[str, Any]:
-    """What pruning without any fine-tuning does, by rows of stacked gates and by unit: 1 − AUC per share."""
+    """What pruning without any fine-tuning does, by rows of stacked gates and by unit: 1 − AUC per share.
+
+    Raises:
+        UsageError: there is nothing to measure it on.
+    """
+    if not bench.task.is_judged:
+        raise UsageError("damage is measured on clips kept from training, and here all train; leave the stage out")
     model, data = bench.model(stage.model), bench.task.testing
     row_wise, unit_wise = [], []
     for share in stage.shares:
@@ -235,12 +241,14 @@ def describe(task: Task) -> dict[str, Any]:
         "validation": task.validation,
         "testing": task.testing,
     }
-    clips = [clip for part in parts.values() for clip in part.clips]
+    clips = {clip for part in parts.values() for clip in part.clips}  # where all train, some come twice
     return {
         "keyword": task.keyword,
         "clips": len(clips),
         "positives": sum(clip.label == task.keyword for clip in clips),
         "speakers": len({clip.speaker for clip in clips}),
+        "names_speakers": task.names_speakers,
+        "clip_s": task.clip_s,
         "split": task.split,
         "fold": task.fold,
         "folds": task.folds,
