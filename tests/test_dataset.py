@@ -291,6 +291,8 @@ def test_the_digest_names_noises_and_speech_as_well_as_the_words(
 class Peak(torch.nn.Module):
     """Judges a clip by its last sample: the logits of its last step are (0, that sample)."""
 
+    sample_rate = audio.SAMPLE_RATE
+
     def __init__(self) -> None:
         super().__init__()
         self.normalize = Affine(1)

@@ -74,19 +74,10 @@ def test_clips_are_scored_each_from_a_fresh_state(tiny_task: Task, tiny_spotter:
     np.testing.assert_array_equal(score_clips(TorchRunner(model), backwards)[::-1], scores)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"first_step_samples": RATE + 1}, "gives nothing before the end of a clip"),
-        ({"sample_rate": 8000}, "a model for 8000 Hz, expected one for 16000 Hz"),
-    ],
-)
-def test_a_model_that_cannot_judge_these_clips_is_refused(
-    tiny_task: Task, change: dict[str, int], said: str
-) -> None:
+def test_a_model_that_needs_more_sound_than_a_clip_is_refused(tiny_task: Task) -> None:
     runner = Loudness()
-    vars(runner).update(change)
-    with pytest.raises(ModelError, match=said):
+    runner.first_step_samples = RATE + 1
+    with pytest.raises(ModelError, match="gives nothing before the end of a clip"):
         score_clips(runner, tiny_task.testing)
 
 
@@ -157,7 +148,7 @@ def test_a_stream_that_agrees_with_offline_passes_with_its_figures(
     tiny_task: Task, tiny_spotter: NewSpotter
 ) -> None:
     model = tiny_spotter().eval()
-    clips, labels = nine_clips(tiny_task.testing)
+    clips, labels = nine_clips(tiny_task.testing, sample_rate=RATE)
     checked = check_stream(TorchRunner(model), clips, labels=labels, chunk_frames=(1, 10, 20))
     assert [row["chunk_frames"] for row in checked["chunks"]] == [1, 10, 20]
     assert all(0 <= row["largest_difference"] <= 1e-5 for row in checked["chunks"])
@@ -211,6 +202,6 @@ def test_a_model_that_does_not_stream_is_found_out(
 ) -> None:
     model = kind(SpotterConfig(keyword="beep", network=tiny_spotter().config.network))
     model.load_state_dict(tiny_spotter().state_dict())
-    clips, labels = nine_clips(tiny_task.testing)
+    clips, labels = nine_clips(tiny_task.testing, sample_rate=RATE)
     with pytest.raises(VerificationError, match=said):
         check_stream(TorchRunner(model), clips, labels=labels, chunk_frames=[10])

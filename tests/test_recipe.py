@@ -120,7 +120,11 @@ def test_a_stage_may_hear_through_another_front_end() -> None:
     ("front_end", "said"),
     [
         ({"n_mels": 20}, "stages.base: front_end.n_mels is 20, expected 40 as network.n_mels"),
-        ({"sample_rate": 8000}, "stages.base: front_end.sample_rate is 8000, expected 16000"),
+        (
+            {"sample_rate": 11_025},
+            "stages.base: front_end.sample_rate is 11025, expected 16000, at which recordings are decoded, or a "
+            "whole part of it such as 8000",
+        ),
         ({"hop_length": 500}, "hop_length 500: expected 1 to n_fft (400) samples"),
     ],
 )

@@ -160,7 +160,7 @@ def check_stream(
     runner = open_runner(model)
     _require_keyword(model, runner.labels[-1], corpus["keyword"])
     loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
-    clips, labels = nine_clips(loaded.testing)
+    clips, labels = nine_clips(loaded.testing, sample_rate=runner.sample_rate)
     result = check(runner, clips, labels=labels, chunk_frames=steps)
     if plot:
         from hark.files import write_atomically

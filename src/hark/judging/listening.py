@@ -14,6 +14,7 @@ from hark.judging.metrics import alarm_rate_interval, alarm_statement
 from hark.runtime import Floats, Runner, Sound, detector_for
 from hark.sound import audio
 from hark.sound.corpus import Clip
+from hark.sound.resampling import resample_stream
 
 Scores: TypeAlias = NDArray[np.float64]
 
@@ -40,6 +41,11 @@ def keyword_scores(logits: Floats) -> Scores:
 def posterior(scores: Scores) -> Scores:
     """The keyword's probability: the sigmoid of its scores, which is the softmax over two logits so far apart."""
     return np.exp(-np.logaddexp(0.0, -scores))
+
+
+def heard_by(runner: Runner, chunks: Iterable[audio.Waveform]) -> Iterator[audio.Waveform]:
+    """Chunks `(samples,)` of one stream at the rate of recordings, at that of a runner."""
+    return resample_stream(chunks, audio.SAMPLE_RATE, runner.sample_rate)
 
 
 def detections_in(runner: Runner, path: Path, point: OperatingPoint) -> Iterator[Detection]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -25,6 +25,7 @@ from hark.sound.corpus import BACKGROUND_FOLDER, Clip, background_files, digest,
 from hark.sound.corpus import load as load_corpus
 from hark.sound.inspection import LONGEST_S, MAX_BAD_SHARE, SHORTEST_S, Inspection
 from hark.sound.preparation import Form, Prepared, prepare
+from hark.sound.resampling import resample
 from hark.sound.splits import (
     Parts,
     SplitRule,
@@ -51,9 +52,24 @@ class Dataset:
     """(clips, samples)"""
     targets: npt.NDArray[np.bool_]
     """(clips,): is it the keyword?"""
+    sample_rate: int = audio.SAMPLE_RATE
+    """Hz"""
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def part(self, rows: slice | Sequence[int]) -> Dataset:
+        """Some of the clips."""
+        numbers = np.arange(len(self))[rows]
+        clips = tuple(self.clips[row] for row in numbers)
+        return replace(self, clips=clips, pcm=self.pcm[numbers], targets=self.targets[numbers])
+
+    def at_rate(self, sample_rate: int) -> Dataset:
+        """The same clips as a model hears them that listens at another rate; they themselves if it is theirs."""
+        if sample_rate == self.sample_rate:
+            return self
+        heard = (resample(audio.from_pcm16(clip), self.sample_rate, sample_rate) for clip in self.pcm)
+        return replace(self, pcm=np.stack([audio.to_pcm16(clip) for clip in heard]), sample_rate=sample_rate)
 
     def waveforms(self, rows: slice | Sequence[int]) -> Tensor:
         """Float32 waveforms `(rows, samples)` in ±1."""
@@ -245,6 +261,10 @@ class ClipJudge(Protocol):
 
     normalize: Affine
 
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the sound that it takes."""
+
     def __call__(self, waveforms: Tensor, /) -> Tensor:
         """Logits of clips."""
 
@@ -260,6 +280,7 @@ def clip_scores(model: ClipJudge, data: Dataset, *, batch_size: int = 256) -> np
         ModelError: clips end before the model's first output.
     """
     model.eval()
+    data = data.at_rate(model.sample_rate)
     device = model.normalize.scale.device
     scores = []
     for start in range(0, len(data), batch_size):

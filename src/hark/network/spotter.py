@@ -79,6 +79,11 @@ class Spotter(Chain):
         self.config = config
 
     @property
+    def sample_rate(self) -> int:
+        """Hz of the sound that it takes."""
+        return self.config.features.sample_rate
+
+    @property
     def step_samples(self) -> int:
         """Samples of sound between two outputs."""
         return self.config.features.hop_length * self.config.network.step_frames

@@ -15,7 +15,15 @@ import numpy.typing as npt
 
 from hark.errors import ModelError, VerificationError
 from hark.judging.detection import OperatingPoint, Word, match
-from hark.judging.listening import Scores, detections, keyword_scores, posterior, stream_scores, told_alarms
+from hark.judging.listening import (
+    Scores,
+    detections,
+    heard_by,
+    keyword_scores,
+    posterior,
+    stream_scores,
+    told_alarms,
+)
 from hark.judging.metrics import (
     accuracy,
     at_reference_prior,
@@ -63,11 +71,9 @@ def score_clips(runner: Runner, data: Dataset) -> Scores:
     """The keyword's score at the end of each clip, from a fresh state: `(clips,)`.
 
     Raises:
-        ModelError: clips end before the first step, or are of another sample rate.
+        ModelError: clips end before the first step.
     """
-    if runner.sample_rate != audio.SAMPLE_RATE:
-        found = f"a model for {runner.sample_rate} Hz"
-        raise ModelError(f"{found}, expected one for {audio.SAMPLE_RATE} Hz, the rate of the clips")
+    data = data.at_rate(runner.sample_rate)
     if data.pcm.shape[1] < runner.first_step_samples:
         raise ModelError("the model gives nothing before the end of a clip; choose one that needs less sound")
     stream = runner.stream()
@@ -147,7 +153,7 @@ def judge_stream(runner: Runner, task: Task, *, validation: Scores, testing: Sco
     point = OperatingPoint(float(posterior(np.array(threshold))))
     pieces = judging_stream(task)
     words, hours = words_in(pieces)
-    found = detections(runner, (piece.waveform for piece in pieces), point)
+    found = detections(runner, heard_by(runner, (piece.waveform for piece in pieces)), point)
     outcome = match(found, words)
     return {
         "hours": hours,
@@ -204,9 +210,10 @@ def check_stream(
     }
 
 
-def nine_clips(data: Dataset, *, seed: int = 0) -> tuple[list[Waveform], list[str]]:
-    """Nine clips with the keyword in the middle, and their labels."""
+def nine_clips(data: Dataset, *, sample_rate: int, seed: int = 0) -> tuple[list[Waveform], list[str]]:
+    """Nine clips with the keyword in the middle at a model's rate, and their labels."""
     rng = generator(seed, 0, 1)
     others = rng.choice(np.flatnonzero(~data.targets), 8)
     rows = [*others[:4].tolist(), int(rng.choice(np.flatnonzero(data.targets))), *others[4:].tolist()]
-    return [data.waveforms([row])[0].numpy() for row in rows], [data.clips[row].label for row in rows]
+    nine = data.part(rows).at_rate(sample_rate)
+    return list(nine.waveforms(slice(None)).numpy()), [clip.label for clip in nine.clips]

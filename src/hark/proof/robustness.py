@@ -142,7 +142,7 @@ def score_grid(runner: Runner, data: Dataset, noises: Noises, *, seed: int = 0) 
     """Score clips under every condition, each clip from a fresh state.
 
     Raises:
-        ModelError: clips end before the first step, or are of another sample rate.
+        ModelError: clips end before the first step.
     """
     conditions = grid_of(noises)
     heard = (hear(data.pcm, condition, noises, seed=seed) for condition in conditions)

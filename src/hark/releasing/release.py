@@ -15,8 +15,8 @@ import numpy as np
 
 from hark import __version__
 from hark.errors import UsageError
-from hark.judging.listening import told_alarms
-from hark.learning.dataset import SENTENCES, Dataset, Source, Task, load_task
+from hark.judging.listening import heard_by, told_alarms
+from hark.learning.dataset import SENTENCES, Source, Task, load_task
 from hark.models.card import Alarms, Card, Credit, Data, Listened, Origin, sha256
 from hark.notices import say
 from hark.packed import packing
@@ -83,15 +83,15 @@ def _listen(wish: Wish, folds: Folds) -> Iterator[Heard]:
     """The words of each fold by the model that does not know them; speech and noise by the model that ships."""
     for fold, path in folds.models.items():
         say(f"{path}: hears the words of fold {fold}, which it does not know")
-        task = load_task(wish.source, fold=fold)
+        task, model = load_task(wish.source, fold=fold), Model(path)
         _require_same_data(wish.run, task)
         pieces = judging_stream(_words_alone(task))
-        yield hear(Model(path), "words", (piece.waveform for piece in pieces), words_in(pieces)[0])
+        yield hear(model, "words", heard_by(model, (piece.waveform for piece in pieces)), words_in(pieces)[0])
     model = Model(wish.run.path(PACKED_FILE))
     if task.judging_speech:
-        yield hear(model, "speech", map(audio.read, task.judging_speech))
+        yield hear(model, "speech", heard_by(model, map(audio.read, task.judging_speech)))
     if task.judging_noises:
-        yield hear(model, "noise", task.judging_noises)
+        yield hear(model, "noise", heard_by(model, map(audio.from_pcm16, task.judging_noises)))
 
 
 def _require_same_data(run: Run, task: Task) -> None:
@@ -104,8 +104,7 @@ def _words_alone(task: Task) -> Task:
     """The task without its speech, which the model that ships hears itself: none is to count several times."""
     data = task.testing
     rows = np.flatnonzero([clip.label != SENTENCES for clip in data.clips]).tolist()
-    words = Dataset(tuple(data.clips[row] for row in rows), data.pcm[rows], data.targets[rows])
-    return replace(task, testing=words, judging_speech=())
+    return replace(task, testing=data.part(rows), judging_speech=())
 
 
 def _data(run: Run, credits: tuple[Credit, ...]) -> Data:
