@@ -53,6 +53,26 @@ def test_targets_and_sound_are_those_of_the_clips(tiny_task: Task) -> None:
         np.testing.assert_array_equal(data.waveforms([row])[0].numpy(), audio.read(clip.path))
 
 
+def test_a_part_has_the_clips_targets_and_sound_of_its_rows(tiny_task: Task) -> None:
+    data = tiny_task.testing
+    for rows in ([7, 3], slice(2, 9, 3), slice(45, 99)):
+        part = data.part(rows)
+        assert part.clips == tuple(np.array(data.clips, dtype=object)[rows])
+        np.testing.assert_array_equal(part.pcm, data.pcm[rows])
+        np.testing.assert_array_equal(part.targets, data.targets[rows])
+
+
+def test_clips_at_another_rate_are_what_is_read_of_them_at_it(tiny_task: Task) -> None:
+    """But for the 16 bits between."""
+    data = tiny_task.testing
+    assert data.at_rate(data.sample_rate) is data
+    slow = data.at_rate(8_000)
+    assert (slow.sample_rate, slow.pcm.shape, slow.pcm.dtype) == (8_000, (50, 8_000), np.int16)
+    assert slow.clips == data.clips
+    read = np.stack([audio.read(clip.path, sample_rate=8_000) for clip in data.clips])
+    np.testing.assert_allclose(slow.waveforms(slice(None)).numpy(), read, atol=1e-4)
+
+
 def test_decoded_sound_is_kept_and_used_again(
     tiny_source: Source, tiny_task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,18 @@ def test_a_spotter_that_is_never_wrong_misses_nothing_and_raises_no_alarm(tiny_t
     assert "proves only" in judged["statement"]
 
 
+@pytest.mark.parametrize("sample_rate", [8_000, 11_025, 48_000])
+def test_a_model_hears_clips_and_stream_at_its_own_rate(tiny_task: Task, sample_rate: int) -> None:
+    """The same sound of the same length, so that figures of different rates can be compared."""
+    task, runner = loud_task(tiny_task, positives=6, negatives=9), Loudness(sample_rate=sample_rate)
+    scores = score_clips(runner, task.testing)
+    np.testing.assert_array_equal(scores, np.where(task.testing.targets, 5.0, -5.0))
+    judged, plain = (judge_stream(each, task, validation=scores, testing=scores) for each in (runner, PERFECT))
+    assert judged == plain
+    clips, _ = nine_clips(task.testing, sample_rate=sample_rate)
+    assert [len(clip) for clip in clips] == [sample_rate] * 9
+
+
 def test_a_loud_clip_that_is_no_keyword_is_an_alarm_and_a_quiet_keyword_a_miss(tiny_task: Task) -> None:
     task = loud_task(tiny_task, positives=6, negatives=9)
     wrong = task.testing.targets.copy()

@@ -45,7 +45,7 @@ class Candidate:
         network, front_end = self.network, self.front_end
         (high, long), (up, on) = network.kernel, network.stride
         return (
-            f"{front_end.n_mels} bands every {front_end.hop_length} samples, "
+            f"{front_end.n_mels} bands every {1000 / front_end.frame_rate:g} ms at {front_end.sample_rate} Hz, "
             f"{network.channels} × ({high}, {long}) every ({up}, {on}), "
             f"gru {' + '.join(map(str, network.hidden))}, int{self.bits}"
         )

@@ -110,9 +110,7 @@ class Distillation:
 
     def _attention_loss(self, trace: Trace, taught: Taught, batch: Batch) -> Tensor:
         """KL between where teachers and student look at the end of the clip, steps aligned by their time."""
-        hop = hop_in_recordings(self.front_end.config)
-        frames = batch.past_frames + batch.masks.shape[-1]
-        places = last_cells(self.student, frames, hop=hop, offset=batch.past_frames)
+        places = self._places(batch.past_frames, batch.masks.shape[-1])
         target = torch.stack(
             [
                 theirs @ alignment(self._cells(teacher), places).to(theirs)
@@ -122,8 +120,13 @@ class Distillation:
         ours = _last_weights(trace).clamp(min=1e-8).log()
         return functional.kl_div(ours, target, reduction="batchmean")
 
+    def _places(self, past_frames: int, frames: int) -> list[tuple[float, float]]:
+        """Of the student after a clip of so many of its frames, in samples of recordings from the clip's start."""
+        hop = hop_in_recordings(self.front_end.config)
+        return last_cells(self.student, past_frames + frames, hop=hop, offset=past_frames)
+
     def _cells(self, teacher: Spotter) -> list[tuple[float, float]]:
-        """Of a teacher, who hears each clip alone; in samples of recordings, which all have in common."""
+        """The same of a teacher, who hears the clip alone, through frames of its own."""
         hop = hop_in_recordings(teacher.config.features)
         return last_cells(teacher.network, round(self.clip_s * SAMPLE_RATE) // hop, hop=hop)
 
