@@ -9,23 +9,36 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
 import hark.network
+from hark.network.attention import Attention, QueryAttention
+from hark.network.cells import CELLS, FastGrnnLayer, Gru, GruLayer, MinimalGruLayer
 from hark.network.crnn import Crnn, CrnnConfig
 from hark.network.features import LogMel, LogMelConfig
-from hark.network.layers import Affine, Attention, Conv2d, Dropout, Gru, GruLayer, Linear
+from hark.network.layers import Affine, Conv2d, DepthwiseConv2d, Dropout, Linear, MeanPooling
 from hark.network.spotter import Spotter, SpotterConfig
 from hark.network.streaming import Chain, State, StreamingModule, flatten, unflatten
-from hark.shrinking.integer_layers import IntegerAttention, IntegerConv2d, IntegerGruLayer, IntegerLinear
+from hark.shrinking.integer_cells import IntegerFastGrnnLayer, IntegerGruLayer, IntegerMinimalGruLayer
+from hark.shrinking.integer_layers import (
+    IntegerAttention,
+    IntegerConv2d,
+    IntegerDepthwiseConv2d,
+    IntegerLinear,
+    IntegerMeanPooling,
+    IntegerProjection,
+    IntegerQueryAttention,
+)
 from hark.shrinking.integer_quantization import Calibration, IntegerCrnn
 
 T = TypeVar("T")
@@ -61,15 +74,42 @@ def seeded(build: Callable[[], T], *, seed: int = 0) -> T:
         return build()
 
 
-def spotter(network: CrnnConfig, *, features: LogMelConfig | None = None, seed: int = 0) -> Spotter:
+def spotter(
+    network: CrnnConfig,
+    *,
+    features: LogMelConfig | None = None,
+    normalization_bands: Literal["each", "one"] = "each",
+    seed: int = 0,
+) -> Spotter:
     """A spotter in use, with random weights and an affine that is not the identity."""
-    config = SpotterConfig(keyword="happy", features=features or LogMelConfig(), network=network)
+    config = SpotterConfig(
+        keyword="happy",
+        features=features or LogMelConfig(),
+        network=network,
+        normalization_bands=normalization_bands,
+    )
     model = seeded(lambda: Spotter(config), seed=seed)
-    model.normalize.normalize(torch.full((network.n_mels,), -3.0), torch.linspace(1, 2, network.n_mels))
+    channels = config.affine_channels
+    model.normalize.normalize(torch.full((channels,), -3.0), torch.linspace(1, 2, channels))
     return model.eval()
 
 
 SMALL = CrnnConfig(n_mels=8, channels=2, kernel=(3, 4), stride=(2, 2), hidden=(5, 4), attention_window=3)
+CHEAPER = {
+    "pooled": replace(SMALL, pooling=(2, 2), kernel=(3, 3)),
+    "separable": replace(SMALL, convolution="separable"),
+    "low rank": replace(SMALL, rank=3),
+    "minimal": replace(SMALL, cell="minimal"),
+    "fast": replace(SMALL, cell="fast"),
+    "query": replace(SMALL, attention="query"),
+    "mean": replace(SMALL, attention="mean"),
+    "last": replace(SMALL, attention="last"),
+    "one logit": replace(SMALL, classes=1),
+    "all": replace(
+        SMALL, pooling=(2, 2), kernel=(3, 3), convolution="separable", rank=3, cell="minimal", attention="query"
+    ),
+}
+"""The small network with each of the cheaper forms of its parts."""
 SMALL_FEATURES = LogMelConfig(n_fft=32, hop_length=8, n_mels=8)
 SMALL_SAMPLES = 150  # 18 frames, 8 steps: more than attention looks back over
 
@@ -96,17 +136,41 @@ EXAMPLES: dict[type[StreamingModule], tuple[Example, ...]] = {
         Example(lambda: Conv2d(1, 2, bins=4, kernel=(4, 2), stride=(1, 2)), (1, 4), 9),
         Example(lambda: Conv2d(1, 2, bins=4, kernel=(1, 1), stride=(1, 1)), (1, 4), 5),
     ),
-    Crnn: (Example(lambda: Crnn(SMALL), (8,), 19),),
+    Crnn: tuple(Example(partial(Crnn, config), (8,), 40) for config in (SMALL, *CHEAPER.values())),
+    DepthwiseConv2d: (
+        Example(lambda: DepthwiseConv2d(2, bins=7, kernel=(3, 5), stride=(2, 3)), (2, 7), 23),
+        Example(lambda: DepthwiseConv2d(3, bins=4, kernel=(1, 4), stride=(1, 1)), (3, 4), 9),
+    ),
     Dropout: (Example(lambda: Dropout(0.5), (4,), 6),),
-    Gru: (Example(lambda: Gru(3, (5, 4), dropout=0.5), (3,), 9),),
+    FastGrnnLayer: (Example(lambda: FastGrnnLayer(3, 5), (3,), 9),),
+    Gru: tuple(Example(partial(Gru, 3, (5, 4), cell=cell, dropout=0.5), (3,), 9) for cell in CELLS.values()),
     GruLayer: (Example(lambda: GruLayer(3, 5), (3,), 9),),
     IntegerAttention: (Example(lambda: IntegerAttention(5, 3, window=4), (5,), 11),),
     IntegerConv2d: (Example(lambda: IntegerConv2d(2, 3, bins=7, kernel=(3, 5), stride=(2, 3)), (2, 7), 23),),
-    IntegerCrnn: (Example(lambda: IntegerCrnn(SMALL, Calibration(12, 12)), (8,), 19),),
+    IntegerCrnn: tuple(
+        Example(partial(IntegerCrnn, config, Calibration(12, 12, 11, 10)), (8,), 40)
+        for config in (SMALL, *CHEAPER.values())
+    ),
+    IntegerDepthwiseConv2d: (
+        Example(lambda: IntegerDepthwiseConv2d(3, bins=4, kernel=(1, 4), stride=(1, 2)), (3, 4), 9),
+    ),
+    IntegerFastGrnnLayer: (Example(lambda: IntegerFastGrnnLayer(3, 5), (3,), 9),),
     IntegerGruLayer: (Example(lambda: IntegerGruLayer(3, 5), (3,), 9),),
     IntegerLinear: (Example(lambda: IntegerLinear(4, 3), (4,), 6),),
+    IntegerMeanPooling: (
+        Example(lambda: IntegerMeanPooling(2, bins=7, kernel=(3, 5), stride=(2, 3)), (2, 7), 23),
+    ),
+    IntegerMinimalGruLayer: (Example(lambda: IntegerMinimalGruLayer(3, 5), (3,), 9),),
+    IntegerProjection: (Example(lambda: IntegerProjection(4, 3), (4,), 6),),
+    IntegerQueryAttention: (Example(lambda: IntegerQueryAttention(5, window=4), (5,), 11),),
     Linear: (Example(lambda: Linear(4, 3), (4,), 6),),
+    MeanPooling: (
+        Example(lambda: MeanPooling(2, bins=7, kernel=(3, 5), stride=(2, 3)), (2, 7), 23),
+        Example(lambda: MeanPooling(1, bins=5, kernel=(1, 4), stride=(1, 1)), (1, 5), 9),
+    ),
+    MinimalGruLayer: (Example(lambda: MinimalGruLayer(3, 5), (3,), 9),),
     LogMel: (Example(lambda: LogMel(SMALL_FEATURES), (), 100),),
+    QueryAttention: (Example(lambda: QueryAttention(5, window=4), (5,), 11),),
     Spotter: (Example(small_spotter, (), SMALL_SAMPLES),),
 }
 """Of every streaming module in hark at least one; `test_streaming.py` fails where one is missing."""
@@ -117,7 +181,11 @@ def streaming_classes() -> list[type[StreamingModule]]:
     for module in pkgutil.iter_modules(hark.network.__path__, "hark.network."):
         importlib.import_module(module.name)
     return sorted(
-        {cls for cls in _descendants(StreamingModule) if cls.__module__.startswith("hark.")},
+        {
+            cls
+            for cls in _descendants(StreamingModule)
+            if cls.__module__.startswith("hark.") and not inspect.isabstract(cls)
+        },
         key=lambda cls: cls.__name__,
     )
 

@@ -19,6 +19,8 @@ from hark.packed.packed_layers import (
     Arithmetic,
     Attention,
     Convolution,
+    DepthwiseConvolution,
+    FastGrnn,
     FloatMatrix,
     Frame,
     Gru,
@@ -27,6 +29,8 @@ from hark.packed.packed_layers import (
     Linear,
     Matrix,
     MeanPooling,
+    MinimalGru,
+    QueryAttention,
 )
 from hark.packed.packed_model import PackedModel
 
@@ -35,15 +39,34 @@ Floats = npt.NDArray[np.float32]
 
 ARITHMETICS: tuple[Arithmetic, ...] = ("float32", "integer")
 SMALL = LogMelConfig(n_fft=32, hop_length=8, n_mels=8)
-INNER = ("convolution", "pooling", "gru", "attention", "linear", "activation")
+CELLS = (Gru, MinimalGru, FastGrnn)
+SEPARABLE = ("convolution", "depthwise_convolution", "linear", "minimal_gru", "fast_grnn", "query_attention")
+"""A network of the smaller kinds, as it is trained."""
+INNER = (
+    "convolution",
+    "pooling",
+    "gru",
+    "attention",
+    "linear",
+    "activation",
+    "minimal_gru",
+    "fast_grnn",
+    "query_attention",
+    "depthwise_convolution",
+)
 
 
 class Maker:
-    """Makes layers of random shapes and numbers, integer rows from gentle ones to such that clip everywhere."""
+    """Makes layers of random shapes and numbers.
+
+    Most makers in integers are gentle: values of some thousand come out of their layers. Those of the others are
+    of any size, and clip nearly everywhere.
+    """
 
     def __init__(self, arithmetic: Arithmetic, rng: Rng) -> None:
         self.integer = arithmetic == "integer"
         self.rng = rng
+        self.gentle = rng.random() < 0.8
 
     def matrix(self, rows: int, inputs: int, *, bias: bool = True) -> Matrix:
         """Weights and, where there is one, a bias."""
@@ -51,14 +74,27 @@ class Maker:
             weights = self.rng.normal(0, 0.5, (rows, inputs)).astype(np.float32)
             return FloatMatrix(weights, self.rng.normal(0, 0.5, rows).astype(np.float32) if bias else None)
         bits: Literal[4, 8] = 8 if self.rng.random() < 0.6 else 4
+        weights = self.weights(rows, inputs, bits)
         return IntegerMatrix(
             bits=bits,
-            weights=self.weights(rows, inputs, bits),
-            multipliers=self.rng.integers(0, 65_536, rows).astype(np.uint16),
-            shift=int(self.rng.integers(16)),
-            bias=self.rng.integers(-32_768, 32_768, rows).astype(np.int16) if bias else None,
-            bias_shift=int(self.rng.integers(4)) if bias else 0,
+            weights=weights,
+            multipliers=self.rng.integers(0, 65_536, rows if self.rng.random() < 0.7 else 1).astype(np.uint16),
+            shift=self.shift(weights),
+            bias=self.biases(rows) if bias else None,
+            bias_shift=int(self.rng.integers(2 if self.gentle else 4)) if bias else 0,
         )
+
+    def shift(self, weights: npt.NDArray[np.int8]) -> int:
+        """For sums of independent inputs to come out as large as these; or any."""
+        if not self.gentle:
+            return int(self.rng.integers(16))
+        growth = np.sqrt(np.square(weights, dtype=np.float64).sum(axis=1).mean()) + 1
+        return int(np.clip(17 - np.log2(growth) + self.rng.uniform(-1, 1), 0, 15))
+
+    def biases(self, count: int) -> npt.NDArray[np.int16]:
+        """Some thousand, or anything up to the ends of int16."""
+        largest = 4_000 if self.gentle else 32_768
+        return self.rng.integers(-largest, largest, count).astype(np.int16)
 
     def weights(self, rows: int, inputs: int, bits: int) -> npt.NDArray[np.int8]:
         """Rows that may be as large as the accumulator allows."""
@@ -73,7 +109,9 @@ class Maker:
             scale, shift = self.rng.normal(0.2, 0.1, bands), self.rng.normal(0, 1, bands)
             return Affine(scale.astype(np.float32), shift.astype(np.float32))
         scale, shift = self.rng.integers(0, 65_536, bands), self.rng.integers(-20_000, 20_000, bands)
-        return Affine(scale.astype(np.uint16), shift.astype(np.int16), int(self.rng.integers(4, 12)))
+        return Affine(
+            scale.astype(np.uint16), shift.astype(np.int16), int(self.rng.integers(6 if self.gentle else 4, 12))
+        )
 
     def convolution(self, frame: Frame) -> Convolution:
         """Of one to three channels."""
@@ -85,19 +123,39 @@ class Maker:
         """The mean of some bins and frames."""
         return MeanPooling(*self._window(frame))
 
-    def gru(self, frame: Frame) -> Gru:
+    def depthwise_convolution(self, frame: Frame) -> DepthwiseConvolution:
+        """As many channels as come in."""
+        kernel, stride = self._window(frame)
+        return DepthwiseConvolution(self.matrix(frame.channels, kernel[0] * kernel[1]), kernel, stride)
+
+    def gru(self, frame: Frame) -> Layer:
         """Of one to six units."""
-        units = int(self.rng.integers(1, 7))
-        bias: Any = self.rng.integers(-32_768, 32_768, 4 * units).astype(np.int16)
+        return self.cell(Gru, frame, int(self.rng.integers(1, 7)))
+
+    def minimal_gru(self, frame: Frame) -> Layer:
+        """Of one to six units."""
+        return self.cell(MinimalGru, frame, int(self.rng.integers(1, 7)))
+
+    def fast_grnn(self, frame: Frame) -> Layer:
+        """Of one to six units."""
+        return self.cell(FastGrnn, frame, int(self.rng.integers(1, 7)))
+
+    def cell(self, kind: type[Gru] | type[MinimalGru] | type[FastGrnn], frame: Frame, units: int) -> Layer:
+        """A recurrent cell."""
+        rows, biases = kind.gates * units, (kind.gates + 1) * units
+        bias: Any = self.biases(biases)
         if not self.integer:
-            bias = self.rng.normal(0, 0.5, 4 * units).astype(np.float32)
-        from_input = self.matrix(3 * units, frame.size, bias=False)
-        return Gru(from_input, self.matrix(3 * units, units, bias=False), bias)
+            bias = self.rng.normal(0, 0.5, biases).astype(np.float32)
+        return kind(self.matrix(rows, frame.size, bias=False), self.matrix(rows, units, bias=False), bias)
 
     def attention(self, frame: Frame) -> Attention:
         """Over one to five steps."""
         units, window = int(self.rng.integers(1, 5)), int(self.rng.integers(1, 6))
         return Attention(self.matrix(units, frame.size), self.matrix(1, units, bias=False), window)
+
+    def query_attention(self, frame: Frame) -> QueryAttention:
+        """Over one to five steps."""
+        return QueryAttention(self.matrix(1, frame.size, bias=False), int(self.rng.integers(1, 6)))
 
     def linear(self, frame: Frame, *, outputs: int | None = None) -> Linear:
         """Of one to six outputs."""
@@ -129,7 +187,7 @@ def random_model(
         arithmetic=arithmetic,
         front_end=front_end,
         layers=tuple(layers),
-        labels=("", "wörd", "other")[:classes],
+        labels=("wörd",) if classes == 1 else ("", "wörd", "other")[:classes],
         logit_bits=int(rng.integers(31)) if arithmetic == "integer" else 0,
         operating_point=OperatingPoint(0.5, 3, 1.25) if rng.random() < 0.5 else None,
         metadata={"licence": "CC0-1.0", "seed": seed} if rng.random() < 0.5 else {},

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from contract import check_streaming_contract, chunkings, seeded, spotter
+from contract import CHEAPER, check_streaming_contract, chunkings, seeded, spotter
 from hark.errors import ConfigError, ModelError, ModelFileError
 from hark.network.crnn import BASE, PUBLISHED, STAGE_1, STAGE_2, Crnn, CrnnConfig, from_reference
 from hark.network.reference import ReferenceCrnn
@@ -167,17 +167,77 @@ def test_states_are_named_by_module_paths() -> None:
     ("setting", "message"),
     [
         ({"channels": 0}, "channels is 0, expected 1 to 4,096"),
-        ({"hidden": ()}, "1 to 16 GRU layers"),
-        ({"hidden": (1,) * 17}, "1 to 16 GRU layers"),
+        ({"hidden": ()}, "1 to 16 recurrent layers"),
+        ({"hidden": (1,) * 17}, "1 to 16 recurrent layers"),
         ({"hidden": (1 << 40,)}, "expected 1 to 4,096"),
         ({"attention_window": 0}, "attention_window is 0, expected 1 to 4,096"),
         ({"stride": (2, 0)}, r"stride is \(2, 0\), expected 1 to 4,096"),
         ({"kernel": (5, 130)}, "a clip's 100 frames give no step; shorten it or set attention_window"),
         ({"attention_units": -3}, "attention_units is -3, expected 1 to 4,096"),
-        ({"kernel": (41, 20)}, r"kernel is \(41, 20\), expected at most 40 bins \(n_mels\) high"),
+        ({"kernel": (41, 20)}, r"kernel is \(41, 20\), expected at most 40 bins \(n_mels // pooling\) high"),
+        ({"pooling": (9, 1), "kernel": (5, 20)}, r"kernel is \(5, 20\), expected at most 4 bins"),
+        ({"pooling": (1, 6)}, "a clip's 100 frames give no step"),
+        ({"cell": "lstm"}, "cell is 'lstm', expected gru or minimal or fast"),
+        ({"convolution": "deep"}, "convolution is 'deep', expected full or separable"),
+        ({"attention": "first"}, "attention is 'first', expected additive or query or mean or last"),
+        ({"attention": "last", "attention_units": 4}, "attention_units is 4, expected none: attention is last"),
+        ({"rank": 0}, "rank is 0, expected 1 to 4,096"),
         ({"dropout": 1.0}, "dropout is 1.0, expected 0 up to, not including, 1"),
     ],
 )
 def test_shapes_that_cannot_be_are_refused(setting: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         CrnnConfig(**setting)
+
+
+@pytest.mark.parametrize("name", CHEAPER)
+def test_the_configuration_knows_when_the_first_output_comes(name: str) -> None:
+    config = CHEAPER[name]
+    frames = torch.zeros(1, config.n_mels, config.first_step_frames + 2 * config.step_frames)
+    assert Crnn(config)(frames).shape[-1] == 3
+    assert Crnn(config)(frames[..., : config.first_step_frames - 1]).shape[-1] == 0
+
+
+def test_the_mean_of_a_clips_steps_comes_at_its_end() -> None:
+    config = replace(STAGE_2, attention="mean", frames_per_clip=50)
+    network = seeded(lambda: Crnn(config)).double()
+    x = clips()[..., :50]
+    steps = replace(config, attention="last")
+    each = Crnn(steps).double()
+    each.load_state_dict(network.state_dict())
+    hidden = each.gru(each.conv(x.unsqueeze(1)).flatten(1, 2))
+    assert network(x).shape == (3, 2, 1)
+    torch.testing.assert_close(network(x), network.classifier(hidden.mean(dim=-1, keepdim=True)), **EXACT)
+    torch.testing.assert_close(each(x), each.classifier(hidden), **EXACT)
+
+
+def test_a_projection_to_few_values_is_a_first_layer_of_low_rank() -> None:
+    """W_ih of the whole is W_ih of the layer times the projection; its bias joins that of the layer."""
+    low = seeded(lambda: Crnn(replace(STAGE_2, rank=3))).double()
+    full = Crnn(STAGE_2).double()
+    weights = low.state_dict()
+    reduce, bias = weights.pop("reduce.weight"), weights.pop("reduce.bias")
+    weights["gru.0.bias_ih"] = weights["gru.0.bias_ih"] + weights["gru.0.weight_ih"] @ bias
+    weights["gru.0.weight_ih"] = weights["gru.0.weight_ih"] @ reduce
+    full.load_state_dict(weights)
+    torch.testing.assert_close(low(clips()), full(clips()), **EXACT)
+
+
+def test_a_separable_convolution_is_a_full_one_with_kernels_of_rank_one() -> None:
+    separable = seeded(lambda: Crnn(replace(STAGE_2, convolution="separable"))).double()
+    full = Crnn(STAGE_2).double()
+    weights = separable.state_dict()
+    time, bias = weights.pop("depthwise.weight"), weights.pop("depthwise.bias")
+    weights["conv.bias"] = bias + time.sum(dim=(1, 2, 3)) * weights["conv.bias"]
+    weights["conv.weight"] = weights["conv.weight"] * time
+    full.load_state_dict(weights)
+    torch.testing.assert_close(separable(clips()), full(clips()), **EXACT)
+
+
+@pytest.mark.parametrize(
+    "change", [{"cell": "fast"}, {"rank": 4}, {"attention": "query"}, {"convolution": "separable"}], ids=str
+)
+def test_the_reference_refuses_layers_that_it_does_not_have(change: dict[str, object]) -> None:
+    name, value = next(iter(change.items()))
+    with pytest.raises(ModelError, match=f"a network with {name} = {value}: the reference's has {name} = "):
+        ReferenceCrnn(Crnn(replace(STAGE_2, **change)))

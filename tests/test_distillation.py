@@ -285,6 +285,36 @@ def test_a_teacher_may_hear_through_another_front_end_and_says_of_a_clip_what_it
         assert torch.equal(heard, other(batch.waveforms[:, -samples:])[..., -1])
 
 
+@pytest.mark.parametrize("who", ["student", "teacher"])
+@pytest.mark.parametrize("kind", ["mean", "last"])
+def test_attention_that_weighs_nothing_is_not_compared(kind: str, who: str) -> None:
+    plain, other = spotter(CrnnConfig()), spotter(CrnnConfig(attention=kind))
+    teacher, student = (other, plain) if who == "teacher" else (plain, other)
+    Distillation([teacher], student, DistillationConfig())
+    with pytest.raises(ConfigError, match=f"the {who}'s attention is '{kind}', which weighs no steps"):
+        Distillation([teacher], student, DistillationConfig(attention=0.1))
+
+
+@pytest.mark.parametrize("loss", ["kl", "reference"])
+def test_a_student_of_one_logit_learns_as_if_the_other_were_zero(tiny_task: Task, loss: str) -> None:
+    teacher = spotter(CrnnConfig(), seed=1)
+    batch = batch_of(tiny_task)
+    single = spotter(CrnnConfig(classes=1))
+    double = spotter(CrnnConfig(classes=2))
+    weights = dict(single.state_dict())
+    for name in ("network.classifier.weight", "network.classifier.bias"):
+        weights[name] = torch.cat((torch.zeros_like(weights[name]), weights[name]))
+    double.load_state_dict(weights)
+    config = DistillationConfig(loss=loss, attention=0.5)
+    losses = [
+        Distillation([teacher], model, config)(listen(model.eval(), batch), batch) for model in (single, double)
+    ]
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(
+        cross_entropy(listen(single, batch), batch), cross_entropy(listen(double, batch), batch)
+    )
+
+
 def test_a_student_without_teachers_is_refused(tiny_spotter: NewSpotter) -> None:
     with pytest.raises(ConfigError, match="without a teacher: name at least one"):
         Distillation([], tiny_spotter(), DistillationConfig())

@@ -11,18 +11,18 @@ from torch import Tensor
 
 from contract import seeded
 from hark.packed import integer_arithmetic
-from hark.shrinking.integer_layers import (
-    IntegerConv2d,
-    IntegerGruLayer,
+from hark.shrinking.integer_cells import IntegerGruLayer
+from hark.shrinking.integer_grids import (
     bias_on_grid,
     bias_shift,
     features_on_grid,
+    look_up_sigmoid,
+    look_up_tanh,
     on_grid,
-    table_sigmoid,
     table_softmax,
-    table_tanh,
     within,
 )
+from hark.shrinking.integer_layers import IntegerConv2d
 
 law = settings(max_examples=100, deadline=None, derandomize=True)
 INT16 = torch.arange(-32_767, 32_768)
@@ -50,15 +50,25 @@ def test_the_gradient_passes_straight_through_roundings_but_not_beyond_the_range
 
 
 def test_tanh_is_the_engines_for_every_input_and_has_the_gradient_of_tanh() -> None:
-    ours = table_tanh(INT16 / 2**12).double() * 2**15
+    ours = look_up_tanh(INT16.double())
     assert np.array_equal(ours.numpy(), integer_arithmetic.tanh(INT16.numpy()))
-    x = torch.linspace(-3, 3, 7)
-    assert torch.allclose(gradient(table_tanh, x), 1 - torch.tanh(x) ** 2)
+    x = torch.linspace(-3, 3, 7).double()
+    slope = gradient(lambda v: look_up_tanh(v * 2**12) / 2**15, x)
+    assert torch.allclose(slope, 1 - torch.tanh(x) ** 2)
 
 
 def test_sigmoid_is_the_engines_for_every_input() -> None:
-    ours = table_sigmoid(INT16 / 2**11).double() * 2**16
+    ours = look_up_sigmoid(INT16.double()) * 2**16
     assert np.array_equal(ours.numpy(), 32_768 + integer_arithmetic.tanh(INT16.numpy()))
+    x = torch.linspace(-3, 3, 7).double()
+    slope = gradient(lambda v: look_up_sigmoid(v * 2**11), x)
+    assert torch.allclose(slope, torch.sigmoid(x) * torch.sigmoid(-x))
+
+
+def test_what_is_beyond_int16_is_limited_before_it_is_looked_up() -> None:
+    far = torch.tensor([-1e6, 1e6], dtype=torch.float64)
+    assert torch.equal(look_up_tanh(far), look_up_tanh(far.clamp(-32_767, 32_767)))
+    assert gradient(look_up_tanh, far).tolist() == [0, 0]
 
 
 @law
@@ -94,10 +104,10 @@ def test_a_bias_loses_only_the_bits_that_it_must(values: list[float], bits: int)
 
 def test_a_gates_bias_is_of_input_and_state_together() -> None:
     layer = seeded(lambda: IntegerGruLayer(2, 3))
-    r, _, n_input, n_state = layer.gate_biases()
-    assert torch.allclose(r, (layer.bias_ih + layer.bias_hh)[:3].double(), atol=2**-12)
-    assert torch.allclose(n_input, layer.bias_ih[6:].double(), atol=2**-13)
-    assert torch.allclose(n_state, layer.bias_hh[6:].double(), atol=2**-13)
+    r, _, n_input, n_state = layer.whole_biases().chunk(4)
+    assert torch.allclose(r / 2**11, (layer.bias_ih + layer.bias_hh)[:3].double(), atol=2**-12)
+    assert torch.allclose(n_input / 2**12, layer.bias_ih[6:].double(), atol=2**-13)
+    assert torch.allclose(n_state / 2**12, layer.bias_hh[6:].double(), atol=2**-13)
 
 
 def test_a_convolution_gives_int16_of_its_own_unit() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -83,14 +85,34 @@ def test_both_shifts_share_a_byte() -> None:
     assert (read_back(data, 1).matrix.shift, read_back(data, 1).matrix.bias_shift) == (5, 11)
 
 
+@pytest.mark.parametrize(("bits", "form", "rest"), [(8, "03", "10 20 F0"), (4, "04", "01 02 0F")])
+def test_one_multiplier_for_all_rows_is_written_once(bits: Literal[4, 8], form: str, rest: str) -> None:
+    matrix = IntegerMatrix(
+        bits=bits,
+        weights=np.array([[16], [32], [-16]], np.int8),
+        multipliers=np.array([513], np.uint16),
+        shift=5,
+        bias=np.zeros(3, np.int16),
+    )
+    data = written(Linear(matrix))
+    assert data == bytes.fromhex(f"01 05 03 {form} 05 0102 {rest} 0000 0000 0000")
+    read = read_back(data, 1).matrix
+    assert isinstance(read, IntegerMatrix)
+    assert (read.bits, read.multipliers.tolist(), read.weights.tolist()) == (bits, [513], matrix.weights.tolist())
+
+
 @pytest.mark.parametrize(
     ("data", "arithmetic", "message"),
     [
-        ("01 08", "integer", "layer 0: kind 8, expected 1 to 7; a newer hark may know it"),
+        ("01 0C", "integer", "layer 0: kind 12, expected 1 to 11; a newer hark may know it"),
         ("01 00", "integer", "layer 0: kind 0"),
         ("01 05 00", "integer", "layer 0: a size of 0, expected 1 to 4,096"),
         ("01 05 8120", "integer", "layer 0: a size of 4,097"),
-        ("01 05 01 00", "integer", "layer 0: weights of form 0 in an integer model, expected 1 or 2"),
+        ("01 05 01 00", "integer", "layer 0: weights of form 0 in an integer model, expected 1 to 4"),
+        ("01 05 02 05", "integer", "layer 0: weights of form 5 in an integer model, expected 1 to 4"),
+        ("01 05 01 03", "integer", "layer 0: a single row of form 3, expected 1, which says the same"),
+        ("01 0A 01 04", "integer", "layer 0: a single row of form 4, expected 2, which says the same"),
+        ("01 0B 04 01 01 01", "integer", "layer 0: .* bytes at offset 6"),
         ("01 05 01 01", "float32", "layer 0: weights of form 1 in a float32 model, expected 0"),
         ("01 06 03", "integer", "layer 0: function 3, expected 0 to 2"),
         ("01 07 04 01 01 01", "integer", "layer 0: a kernel 4 bins high, expected at most 3"),

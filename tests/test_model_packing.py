@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hark.network.crnn import BASE, STAGE_2, CrnnConfig
 from hark.network.spotter import Spotter
 from hark.packed import packing
 from hark.packed.network_reference import NetworkReference
+from hark.packed.packed_layers import Gru
 from hark.shipping.model_packing import pack
 from hark.shrinking.integer_quantization import calibrate, quantize_to_integers
 from hark.shrinking.quantization import quantize
@@ -23,9 +25,27 @@ from hark.shrinking.quantization import quantize
 POINT = OperatingPoint(0.6, 2, 1.0)
 
 
-def loud_spotter(network: CrnnConfig, *, seed: int, gain: float) -> Spotter:
+NETWORKS = st.builds(
+    CrnnConfig,
+    pooling=st.sampled_from([(1, 1), (2, 2), (3, 1), (1, 3)]),
+    channels=st.just(2),
+    kernel=st.sampled_from([(5, 8), (3, 6)]),
+    stride=st.sampled_from([(2, 3), (3, 6)]),
+    convolution=st.sampled_from(["full", "separable"]),
+    rank=st.sampled_from([None, 3]),
+    cell=st.sampled_from(["gru", "minimal", "fast"]),
+    hidden=st.sampled_from([(7,), (5, 4)]),
+    dropout=st.just(0.0),
+    attention=st.sampled_from(["additive", "query", "mean", "last"]),
+    classes=st.sampled_from([1, 2]),
+)
+
+
+def loud_spotter(
+    network: CrnnConfig, *, seed: int, gain: float, normalization_bands: Literal["each", "one"] = "each"
+) -> Spotter:
     """Random weights so large that gates and tables are used from end to end."""
-    model = spotter(network, seed=seed)
+    model = spotter(network, seed=seed, normalization_bands=normalization_bands)
     with torch.no_grad():
         for parameter in model.network.parameters():
             parameter.mul_(gain)
@@ -67,6 +87,50 @@ def test_torch_and_the_reference_agree_to_the_last_bit_on_integers(
     with torch.no_grad():
         trained = integers.network(integers.normalize(features))
     assert np.array_equal(trained.numpy(), reference_of(integers)(features.numpy()))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    network=NETWORKS,
+    bits=st.sampled_from([8, 4]),
+    scales=st.sampled_from(["row", "matrix"]),
+    bands=st.sampled_from(["each", "one"]),
+    seed=st.integers(0, 999),
+    gain=st.sampled_from([1.0, 2.0]),
+)
+def test_networks_of_any_parts_agree_to_the_last_bit(
+    network: CrnnConfig, bits: int, scales: str, bands: str, seed: int, gain: float
+) -> None:
+    model = loud_spotter(network, seed=seed, gain=gain, normalization_bands=bands)
+    features = log_mels(model, 2)
+    integers = quantize_to_integers(model, calibrate(model, noise()), bits=bits, scales=scales)
+    with torch.no_grad():
+        trained = integers.network(integers.normalize(features))
+    assert trained.shape[-1]
+    assert np.array_equal(trained.numpy(), reference_of(integers)(features.numpy()))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(network=NETWORKS, bands=st.sampled_from(["each", "one"]), seed=st.integers(0, 999))
+def test_float_networks_of_any_parts_agree_with_torch_to_1e_5(network: CrnnConfig, bands: str, seed: int) -> None:
+    model = spotter(network, seed=seed, normalization_bands=bands)
+    features = log_mels(model, 2)
+    with torch.no_grad():
+        trained = model.network(model.normalize(features)).numpy()
+    assert np.abs(reference_of(model)(features.numpy()) - trained).max() < 1e-5
+
+
+def test_one_scale_for_a_matrix_takes_one_multiplier_and_less_of_a_file() -> None:
+    model = spotter(STAGE_2)
+    files = {}
+    for scales in ("row", "matrix"):
+        packed = pack(quantize_to_integers(model, calibrate(model, noise()), scales=scales))
+        files[scales] = len(packing.to_bytes(packed))
+        gru = packed.layers[2]
+        assert isinstance(gru, Gru)
+        assert len(gru.from_input.multipliers) == (48 if scales == "row" else 1)
+    rows = 2 + 48 + 48 + 16 + 1 + 2
+    assert files["row"] - files["matrix"] == 2 * (rows - 6)
 
 
 def test_training_on_keeps_them_equal() -> None:

@@ -12,6 +12,8 @@ from hark.packed.packed_layers import (
     Affine,
     Attention,
     Convolution,
+    DepthwiseConvolution,
+    FastGrnn,
     FloatMatrix,
     Frame,
     Gru,
@@ -19,6 +21,8 @@ from hark.packed.packed_layers import (
     Layer,
     Linear,
     MeanPooling,
+    MinimalGru,
+    QueryAttention,
 )
 
 
@@ -33,9 +37,21 @@ def matrix(rows: int, inputs: int, *, with_bias: bool = True, **changes: Any) ->
     return IntegerMatrix(**{**values, **changes})
 
 
-def gru(units: int, inputs: int, *, rows: int | None = None) -> Gru:
-    from_input = matrix(rows or 3 * units, inputs, with_bias=False)
-    return Gru(from_input, matrix(3 * units, units, with_bias=False), np.zeros(4 * units, np.int16))
+def cell(kind: type[Any], units: int, inputs: int, *, rows: int | None = None, biases: int | None = None) -> Layer:
+    from_input = matrix(rows or kind.gates * units, inputs, with_bias=False)
+    bias = np.zeros(biases or (kind.gates + 1) * units, np.int16)
+    made: Layer = kind(from_input, matrix(kind.gates * units, units, with_bias=False), bias)
+    return made
+
+
+def gru(units: int, inputs: int) -> Gru:
+    made = cell(Gru, units, inputs)
+    assert isinstance(made, Gru)
+    return made
+
+
+def query(inputs: int, window: int, *, rows: int = 1) -> QueryAttention:
+    return QueryAttention(matrix(rows, inputs, with_bias=False), window)
 
 
 def affine(bands: int) -> Affine:
@@ -48,7 +64,11 @@ def affine(bands: int) -> Affine:
         (affine(9), Frame(1, 9)),
         (affine(1), Frame(1, 9)),
         (Convolution(matrix(5, 24), (3, 4), (2, 2)), Frame(5, 4)),
+        (DepthwiseConvolution(matrix(2, 12), (3, 4), (2, 2)), Frame(2, 4)),
         (gru(4, 18), Frame(1, 4)),
+        (cell(MinimalGru, 4, 18), Frame(1, 4)),
+        (cell(FastGrnn, 4, 18), Frame(1, 4)),
+        (query(18, 5), Frame(2, 9)),
         (Attention(matrix(3, 18), matrix(1, 3, with_bias=False), 5), Frame(2, 9)),
         (Linear(matrix(7, 18)), Frame(1, 7)),
         (Activation("relu"), Frame(2, 9)),
@@ -72,7 +92,16 @@ def test_the_frame_that_comes_out(layer: Layer, frame: Frame) -> None:
         (Convolution(matrix(5, 24), (3, 4), (0, 2)), "a kernel or stride of 0, expected 1 to 4,096"),
         (MeanPooling((1, 4_097), (1, 1)), "a kernel or stride of 4,097"),
         (gru(4, 17), "a matrix for 17 inputs, expected 18"),
-        (gru(4, 18, rows=13), "a GRU of 4 units with"),
+        (DepthwiseConvolution(matrix(2, 24), (3, 4), (2, 2)), "a matrix for 24 inputs, expected 12"),
+        (DepthwiseConvolution(matrix(3, 12), (3, 4), (2, 2)), "3 kernels, expected 2, one for each channel"),
+        (DepthwiseConvolution(matrix(2, 40), (10, 4), (2, 2)), "a kernel 10 bins high, expected at most 9"),
+        (cell(Gru, 4, 18, rows=13), r"a cell of 4 units with \{.*\} rows, expected 3 for each unit"),
+        (cell(MinimalGru, 4, 18, rows=12), r"a cell of 4 units with \{.*\} rows, expected 2 for each unit"),
+        (cell(FastGrnn, 4, 18, rows=8), r"a cell of 4 units with \{.*\} rows, expected 1 for each unit"),
+        (cell(FastGrnn, 4, 18, biases=4), "4 biases for 4 units, expected 2 for each"),
+        (query(17, 5), "a matrix for 17 inputs, expected 18"),
+        (query(18, 5, rows=2), "2 attention scores, expected one"),
+        (query(18, 0), "an attention window of 0"),
         (Attention(matrix(3, 18), matrix(1, 4, with_bias=False), 5), "a matrix for 4 inputs, expected 3"),
         (Attention(matrix(3, 18), matrix(2, 3, with_bias=False), 5), "2 attention scores, expected one"),
         (Attention(matrix(3, 18), matrix(1, 3, with_bias=False), 0), "an attention window of 0"),
@@ -89,6 +118,10 @@ def test_what_a_layer_keeps_of_a_stream_is_bounded() -> None:
         MeanPooling((1, 512), (1, 1)).after(Frame(1, 4_096))
     with pytest.raises(ModelFileError, match="a memory of 1,052,672 values"):
         Attention(matrix(1, 4_096), matrix(1, 1, with_bias=False), 257).after(Frame(1, 4_096))
+    with pytest.raises(ModelFileError, match="a memory of 1,052,672 values"):
+        query(4_096, 257).after(Frame(1, 4_096))
+    with pytest.raises(ModelFileError, match="a memory of 2,097,152 values"):
+        DepthwiseConvolution(matrix(1, 512), (1, 512), (1, 1)).after(Frame(1, 4_096))
     with pytest.raises(ModelFileError, match="pooling over 131,072 values, expected at most 65,536"):
         MeanPooling((512, 256), (1, 1)).after(Frame(1, 512))
 
@@ -109,6 +142,10 @@ def test_what_a_layer_keeps_of_a_stream_is_bounded() -> None:
 def test_integers_that_the_file_cannot_hold_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelFileError, match=message):
         matrix(2, 5, **changes).check("integer")
+
+
+def test_one_multiplier_may_serve_all_rows() -> None:
+    matrix(3, 5, multipliers=np.ones(1, np.uint16)).check("integer")
 
 
 def test_a_row_that_could_overflow_is_refused_and_the_largest_is_not() -> None:
@@ -148,6 +185,8 @@ def test_integers_and_floats_do_not_mix() -> None:
         (replace(gru(1, 1), bias=np.zeros(4, np.float32)), "integer"),
         (replace(gru(1, 1), from_state=floats), "integer"),
         (Convolution(floats, (1, 1), (1, 1)), "integer"),
+        (DepthwiseConvolution(floats, (1, 1), (1, 1)), "integer"),
+        (QueryAttention(floats, 1), "integer"),
         (affine(1), "float32"),
     ):
         with pytest.raises(ModelFileError, match="expected"):

@@ -19,7 +19,7 @@ from hark.learning.distillation import DistillationConfig
 from hark.learning.training import TrainingConfig
 from hark.network.crnn import PUBLISHED, CrnnConfig
 from hark.packed.front_end_settings import LogMelConfig
-from hark.recipes.kinds import KINDS, DistillStage, PruneStage, QuantizeStage, TrainStage, network_config
+from hark.recipes.kinds import KINDS, DistillStage, PruneStage, QuantizeStage, TrainStage
 from hark.recipes.recipe import (
     COOKBOOK,
     LARGEST_BYTES,
@@ -152,8 +152,20 @@ def test_a_network_may_be_named_or_told_in_full() -> None:
     recipe = parse_recipe(chain(stages__base__network={"channels": 3, "hidden": [5, 4]}), name="mine")
     base = recipe.stages["base"]
     assert isinstance(base, TrainStage)
-    assert network_config(base.network) == CrnnConfig(channels=3, hidden=(5, 4))
-    assert network_config("stage-2") is PUBLISHED["stage-2"]
+    assert base.network_config == CrnnConfig(channels=3, hidden=(5, 4))
+    assert TrainStage(network="stage-2").network_config == PUBLISHED["stage-2"]
+
+
+@pytest.mark.parametrize(("hop_length", "window"), [(160, 11), (320, 4), (80, 23)])
+def test_attention_looks_back_over_a_clip_of_the_stages_front_end(hop_length: int, window: int) -> None:
+    stage = TrainStage(network=CrnnConfig(), front_end=LogMelConfig(hop_length=hop_length))
+    assert stage.network_config.window == window
+
+
+def test_one_scale_per_matrix_is_for_integers_only() -> None:
+    assert QuantizeStage(model="base", scales="matrix").method == "integers"
+    with pytest.raises(ConfigError, match="scales is 'matrix', expected 'row': only the method 'integers'"):
+        QuantizeStage(model="base", method="rows", scales="matrix")
 
 
 def test_parsing_leaves_the_values_as_they_were() -> None:
@@ -227,7 +239,7 @@ def test_a_fault_at_the_top_is_told_even_if_no_stage_uses_it() -> None:
         ("stages__base__kind", ["train"], "stages.base: kind is ['train']"),
         pytest.param("stages__base__kind", HUGE, "stages.base: kind is a huge int", id="huge kind"),
         ("stages__base__network", "bse", "network is 'bse', expected base or stage-1 or stage-2 or a table"),
-        ("stages__base__network", {"hidden": []}, "1 to 16 GRU layers"),
+        ("stages__base__network", {"hidden": []}, "1 to 16 recurrent layers"),
         (
             "stages__base__network",
             {"stride": [2, 0]},

@@ -20,9 +20,10 @@ from hark.errors import RunError, UsageError
 from hark.learning.dataset import Source
 from hark.learning.devices import Machine
 from hark.network.crnn import CrnnConfig
-from hark.recipes import reproduction
+from hark.recipes import side_by_side
 from hark.recipes.recipe import parse_recipe
 from hark.recipes.reproduction import Plan, reproduce, run_fold
+from hark.recipes.side_by_side import Deed
 from hark.record.runs import Run
 
 
@@ -76,14 +77,14 @@ def fold_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None
     context = multiprocessing.get_context("fork")  # nothing has to be loaded again
 
     def fold_does(deed: Callable[[int], None]) -> None:
-        def begin(plan: Plan, fold: int, jobs: int) -> tuple[Connection, BaseProcess]:
+        def begin(fold: Deed) -> tuple[Connection, BaseProcess]:
             answer, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=deed, args=(fold,))
+            process = context.Process(target=deed, args=(fold.arguments[1],))
             process.start()
             theirs.close()
             return answer, process
 
-        monkeypatch.setattr(reproduction, "_begin", begin)
+        monkeypatch.setattr(side_by_side, "_begin", begin)
 
     return fold_does
 
@@ -91,14 +92,14 @@ def fold_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None
 @pytest.fixture
 def both_at_work(monkeypatch: pytest.MonkeyPatch) -> Event:
     """Set once two folds are waited for: a signal that comes before may find only one to pass it on to."""
-    both, wait = Event(), reproduction.wait
+    both, wait = Event(), side_by_side.wait
 
-    def waiting(answers: list[Connection]) -> list[Connection]:
+    def waiting(answers: list[Connection], timeout: float | None) -> list[Connection]:
         if len(answers) == 2:
             both.set()
-        return wait(answers)
+        return wait(answers, timeout)
 
-    monkeypatch.setattr(reproduction, "wait", waiting)
+    monkeypatch.setattr(side_by_side, "wait", waiting)
     return both
 
 
@@ -108,7 +109,7 @@ def test_what_ends_the_call_is_passed_on_and_waits_for_the_folds_to_save(
     def save_when_asked(fold: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         (tmp_path / f"begun-{fold}").touch()
-        if signal.sigtimedwait([signal.SIGTERM], 20) is None:
+        if signal.sigtimedwait([signal.SIGTERM], 60) is None:
             return
         time.sleep(0.1)
         (tmp_path / f"saved-{fold}").touch()
@@ -132,7 +133,7 @@ def test_a_wish_to_save_is_passed_on_to_every_fold_at_work(
     def wait_for_the_wish(fold: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         (tmp_path / f"begun-{fold}").touch()
-        if signal.sigtimedwait([signal.SIGUSR1], 20) is not None:
+        if signal.sigtimedwait([signal.SIGUSR1], 60) is not None:
             (tmp_path / f"saved-{fold}").touch()
 
     def wish() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from hark.network.spotter import (
     SpotterConfig,
     estimate_normalization,
     keyword_score,
+    two_logits,
     with_network,
 )
 
@@ -65,6 +68,38 @@ def test_the_score_does_not_saturate_where_posteriors_do() -> None:
     logits = torch.tensor([[[0.0, 0.0], [90.0, 91.0]]])
     assert logits.softmax(dim=1)[0, 1].tolist() == [1.0, 1.0]
     assert keyword_score(logits).tolist() == [[90.0, 91.0]]
+
+
+def test_the_score_of_a_single_logit_is_that_logit() -> None:
+    logits = torch.tensor([[[1.0, -2.0]]])
+    assert keyword_score(logits).tolist() == [[1.0, -2.0]]
+    assert keyword_score(logits).dtype == torch.float64
+    assert torch.equal(two_logits(logits).softmax(dim=1)[:, 1], logits[:, 0].sigmoid())
+
+
+@pytest.mark.parametrize(("classes", "labels"), [(1, ("happy",)), (2, ("", "happy"))])
+def test_the_last_label_is_the_keyword(classes: int, labels: tuple[str, ...]) -> None:
+    config = replace(STAGE_2, classes=classes)
+    assert SpotterConfig(keyword="happy", network=config).labels == labels
+    assert spotter(config)(torch.zeros(1, 16_000)).shape[1] == classes
+
+
+def test_a_network_of_three_classes_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="a network of 3 classes, expected 2, else and keyword, or 1, the keyword"
+    ):
+        SpotterConfig(keyword="happy", network=CrnnConfig(classes=3))
+
+
+def test_one_scale_for_all_bands_gives_mean_zero_and_deviation_one_over_all() -> None:
+    config = small_spotter().config
+    model = Spotter(replace(config, normalization_bands="one"))
+    assert model.normalize.scale.shape == model.normalize.shift.shape == (1,)
+    sound = seeded(lambda: torch.randn(4, 800))
+    estimate_normalization(model, sound)
+    values = model.normalize(model.features(sound))
+    assert float(values.mean().abs()) < 1e-4
+    assert float(values.std()) == pytest.approx(1, abs=1e-4)
 
 
 def test_estimated_normalization_gives_mean_zero_and_deviation_one_in_each_band() -> None:

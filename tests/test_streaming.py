@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from contract import EXAMPLES, Example, check_streaming_contract, chunkings, streaming_classes
 from hark.errors import ConfigError
-from hark.network.layers import Dropout, GruLayer
+from hark.network.cells import GruLayer
+from hark.network.layers import Dropout
 from hark.network.streaming import Chain, SlidingWindow, State, detach, flatten, state_bytes, unflatten
 
 ALL_EXAMPLES = [

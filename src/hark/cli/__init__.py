@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "hark.cli.road:reproduce",
         "The reference report on your data: all stages, all folds, one page.",
     ),
+    "compress": ("hark.cli.compress:compress", "From a budget to the best spotters within it."),
     "data": ("hark.cli.data:data", "Fetch, check, list, split and convert recordings."),
     "synthesize": ("hark.cli.synthesize:synthesize", "Clips of any word or phrase by many synthetic voices."),
     "train": ("hark.cli.learning:train", "Train a network, or run a whole recipe."),

@@ -67,6 +67,12 @@ def point_options(command: F) -> F:
 
 def corpus_options(command: F) -> F:
     """What names a corpus and the keyword in it; `source` makes it one value."""
+    data = click.option("--data", "root", type=PATH, required=True, help="A folder per word, or a manifest.")
+    return data(task_options(command))
+
+
+def task_options(command: F) -> F:
+    """What is made of a corpus: a keyword and a cut into parts."""
     for option in (
         click.option("--max-bad-share", type=click.FloatRange(0, 1), default=MAX_BAD_SHARE, show_default=True,
                      help="Go on without damaged clips up to this share."),
@@ -80,7 +86,6 @@ def corpus_options(command: F) -> F:
                      help="Cut these halves of the sentences into clips as well: not the keyword."),
         click.option("--speech", type=PATH, help="Sentences without the keyword: half train, half judge."),
         click.option("--keyword", required=True, help="The word to spot."),
-        click.option("--data", "root", type=PATH, required=True, help="A folder per word, or a manifest."),
     ):  # fmt: skip
         command = option(command)
     return command

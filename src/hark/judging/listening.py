@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hark.judging.detection import Detection, OperatingPoint, Word, match
 from hark.judging.metrics import alarm_rate_interval, alarm_statement
-from hark.runtime import Runner, Sound, detector_for
+from hark.runtime import Floats, Runner, Sound, detector_for
 from hark.sound import audio
 from hark.sound.corpus import Clip
 
@@ -21,19 +21,24 @@ BLOCK_S = 10
 
 
 def stream_scores(runner: Runner, chunks: Iterable[Sound]) -> Iterator[Scores]:
-    """The keyword's scores of each chunk `(samples,)` of one stream, in constant memory; some may be empty.
-
-    A score is how much the keyword is preferred to all else, a difference of logits: it ranks exactly as the
-    posterior does, without saturating at 0 and 1.
-    """
+    """The keyword's scores of each chunk `(samples,)` of one stream, in constant memory; some may be empty."""
     stream = runner.stream()
     for chunk in chunks:
-        logits = stream.step_logits(chunk).astype(np.float64)
-        yield logits[:, 1] - logits[:, 0]
+        yield keyword_scores(stream.step_logits(chunk))
+
+
+def keyword_scores(logits: Floats) -> Scores:
+    """How much the keyword is preferred to all else, by logits `(…, classes)` whose last is the keyword's.
+
+    A difference of logits: it ranks exactly as the posterior does, without saturating at 0 and 1. Of a single
+    logit, whose sigmoid is the posterior, it is that logit.
+    """
+    wide = logits.astype(np.float64)
+    return wide[..., 1] - wide[..., 0] if wide.shape[-1] > 1 else wide[..., 0]
 
 
 def posterior(scores: Scores) -> Scores:
-    """The keyword's probability: the softmax over two logits of difference `scores`."""
+    """The keyword's probability: the sigmoid of its scores, which is the softmax over two logits so far apart."""
     return np.exp(-np.logaddexp(0.0, -scores))
 
 
@@ -49,7 +54,7 @@ def detections(runner: Runner, chunks: Iterable[Sound], point: OperatingPoint) -
     detector = detector_for(runner, point)
     stream, state = runner.stream(), detector.initial_state()
     for chunk in chunks:
-        found, state = detector.step(stream.step(chunk)[:, 1], state)
+        found, state = detector.step(stream.step(chunk)[:, -1], state)
         yield from found
 
 

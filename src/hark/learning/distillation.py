@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from torch.nn import functional
 from hark.errors import ConfigError
 from hark.learning.batching import Batch, Taught
 from hark.learning.training import check_fields, cross_entropy
+from hark.network.attention import WindowAttention
 from hark.network.crnn import Crnn, Trace
-from hark.network.spotter import Spotter
+from hark.network.spotter import Spotter, two_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,9 @@ class Distillation:
     def __init__(self, teachers: Sequence[Spotter], student: Spotter, config: DistillationConfig) -> None:
         if not teachers:
             raise ConfigError("distillation without a teacher: name at least one")
+        if config.attention:
+            for who, model in (("student", student), *(("teacher", teacher) for teacher in teachers)):
+                _require_weights(who, model.network)
         self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
         self.student = student.network
         self.front_end = student.features
@@ -67,7 +71,8 @@ class Distillation:
         """The loss of a batch."""
         config = self.config
         taught = batch.taught or self.teach(batch)
-        soft = SOFT_LOSSES[config.loss](trace.logits[..., -1], taught.logits.transpose(0, 1), config.temperature)
+        ours, theirs = two_logits(trace.logits[..., -1]), taught.logits.transpose(0, 1)
+        soft = SOFT_LOSSES[config.loss](ours, theirs, config.temperature)
         loss = config.alpha * soft + (1 - config.alpha) * cross_entropy(trace, batch)
         if config.attention:
             loss = loss + config.attention * self._attention_loss(trace, taught, batch)
@@ -77,8 +82,8 @@ class Distillation:
     def teach(self, batch: Batch) -> Taught:
         """What the teachers make of each clip alone, from a fresh state: their best judgement."""
         heard = [self._hear(teacher, batch) for teacher in self.teachers]
-        logits = torch.stack([trace.logits[..., -1] for trace in heard], dim=1)
-        return Taught(logits, tuple(trace.attention[:, -1] for trace in heard))
+        logits = torch.stack([two_logits(trace.logits[..., -1]) for trace in heard], dim=1)
+        return Taught(logits, tuple(_last_weights(trace) for trace in heard if trace.attention is not None))
 
     def _hear(self, teacher: Spotter, batch: Batch) -> Trace:
         teacher.to(batch.waveforms.device)
@@ -101,13 +106,26 @@ class Distillation:
                 for theirs, teacher in zip(taught.attention, self.teachers, strict=True)
             ]
         ).mean(0)
-        ours = trace.attention[:, -1].clamp(min=1e-8).log()
+        ours = _last_weights(trace).clamp(min=1e-8).log()
         return functional.kl_div(ours, target, reduction="batchmean")
 
     @staticmethod
     def _cells(teacher: Spotter, samples: int) -> list[tuple[float, float]]:
         hop = teacher.config.features.hop_length
         return last_cells(teacher.network, samples // hop, hop=hop)
+
+
+def _require_weights(who: str, network: Crnn) -> None:
+    if not isinstance(network.attention, WindowAttention):
+        raise ConfigError(
+            f"the {who}'s attention is {network.config.attention!r}, which weighs no steps to be compared: "
+            "expected distillation.attention to be 0"
+        )
+
+
+def _last_weights(trace: Trace) -> Tensor:
+    """Where a network looked that weighs its steps, at the end of each clip: `(batch, window)`."""
+    return cast("Tensor", trace.attention)[:, -1]
 
 
 def kl_loss(student: Tensor, teachers: Tensor, temperature: float) -> Tensor:
@@ -138,7 +156,7 @@ def last_cells(network: Crnn, frames: int, *, hop: int = 1, offset: int = 0) -> 
     That is one stride in the middle of what the step sees: receptive fields overlap, cells tile the clip.
     Slots that were not yet filled lie before the first frame. A frame takes `hop`; frame `offset` is at 0.
     """
-    size, stride = network.conv.window.size, network.conv.window.hop
+    size, stride = network.config.seen_frames, network.config.step_frames
     steps = (frames - size) // stride + 1
     starts = [step * stride + (size - stride) / 2 - offset for step in range(steps - network.config.window, steps)]
     return [(start * hop, (start + stride) * hop) for start in starts]

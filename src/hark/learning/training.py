@@ -26,7 +26,7 @@ from hark.learning.saving import Saver
 from hark.learning.trainee import Trainee
 from hark.learning.validation import Validation
 from hark.network.crnn import Trace
-from hark.network.spotter import Spotter, estimate_normalization
+from hark.network.spotter import Spotter, estimate_normalization, two_logits
 from hark.notices import say
 from hark.record.interruption import Interruption
 from hark.record.progress import Progress
@@ -107,7 +107,7 @@ def teachers_of(objective: Objective) -> Teachers | None:
 
 def cross_entropy(trace: Trace, batch: Batch) -> Tensor:
     """Cross-entropy of the logits at the end of each clip."""
-    return functional.cross_entropy(trace.logits[..., -1], batch.targets)
+    return functional.cross_entropy(two_logits(trace.logits[..., -1]), batch.targets)
 
 
 def listen(model: Spotter, batch: Batch) -> Trace:

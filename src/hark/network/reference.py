@@ -13,6 +13,9 @@ from torch.nn.utils.parametrize import is_parametrized
 from hark.errors import ModelError
 from hark.network.crnn import Crnn, our_name
 
+REFERENCE = {"pooling": (1, 1), "convolution": "full", "rank": None, "cell": "gru", "attention": "additive"}
+"""The layers that the reference's network is made of, as `CrnnConfig` names them."""
+
 
 class ReferenceAttention(nn.Module):
     """Energies, softmax over all steps of the clip, weighted sum."""
@@ -34,12 +37,18 @@ class ReferenceCrnn(nn.Module):
         """The same shape and weights as `network`, whose GRU layers must be equally wide.
 
         Raises:
-            ModelError: the layers differ in width, which `nn.GRU` does not know, or weights are quantised.
+            ModelError: the layers differ in width, which `nn.GRU` does not know, or are not the reference's, or
+                weights are quantised.
         """
         super().__init__()
         config = network.config
         if any(is_parametrized(module) for module in network.modules()):
             raise ModelError("the reference's network holds no quantised weights; give it the float model")
+        others = {name: value for name, value in REFERENCE.items() if getattr(config, name) != value}
+        if others:
+            found = ", ".join(f"{name} = {getattr(config, name)}" for name in others)
+            expected = ", ".join(f"{name} = {value}" for name, value in others.items())
+            raise ModelError(f"a network with {found}: the reference's has {expected}")
         if len(set(config.hidden)) > 1:
             raise ModelError(f"GRU layers of {config.hidden} units: nn.GRU expects equal widths")
         self.conv = nn.Sequential(nn.Conv2d(1, config.channels, config.kernel, config.stride))

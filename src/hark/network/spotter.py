@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,8 +14,8 @@ from hark.network.features import LogMel, LogMelConfig
 from hark.network.layers import Affine
 from hark.network.streaming import Chain
 
-CLASSES = 2
-"""Everything else, and the keyword."""
+CLASSES = (1, 2)
+"""The keyword alone; or everything else, and the keyword."""
 MOST_VALUES_PER_SECOND = 1 << 20
 """4 MiB; the base network takes 0.05 of it."""
 
@@ -26,6 +27,8 @@ class SpotterConfig:
     keyword: str
     features: LogMelConfig = field(default_factory=LogMelConfig)
     network: CrnnConfig = field(default_factory=CrnnConfig)
+    normalization_bands: Literal["each", "one"] = "each"
+    """A scale and a shift for each mel band, or one of both for all bands."""
 
     def __post_init__(self) -> None:
         if self.network.n_mels != self.features.n_mels:
@@ -33,8 +36,10 @@ class SpotterConfig:
                 f"a network for {self.network.n_mels} mel bands behind a front end of "
                 f"{self.features.n_mels}: set both n_mels to the same number"
             )
-        if self.network.classes != CLASSES:
-            raise ConfigError(f"a network of {self.network.classes} classes, expected {CLASSES}: else and keyword")
+        if self.network.classes not in CLASSES:
+            raise ConfigError(
+                f"a network of {self.network.classes} classes, expected 2, else and keyword, or 1, the keyword"
+            )
         if not self.values_per_second <= MOST_VALUES_PER_SECOND:
             raise ConfigError(
                 f"{self.values_per_second:,.0f} numbers for a second of sound, expected at most "
@@ -44,12 +49,22 @@ class SpotterConfig:
     @property
     def values_per_second(self) -> float:
         """Numbers that a second of sound becomes on its way: what a stream takes, and a file may claim."""
-        step_rate = self.features.frame_rate / self.network.stride[1]
+        step_rate = self.features.frame_rate / self.network.step_frames
         return self.features.frame_rate * self.features.n_fft + step_rate * self.network.values_per_step
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of the logits; the empty one stands for everything else."""
+        return ("", self.keyword) if self.network.classes > 1 else (self.keyword,)
+
+    @property
+    def affine_channels(self) -> int:
+        """Scales of the normalisation."""
+        return self.features.n_mels if self.normalization_bands == "each" else 1
 
 
 class Spotter(Chain):
-    """Waveform `(batch, samples)` to logits `(batch, 2, steps)`: class 0 is everything else, 1 the keyword."""
+    """Waveform `(batch, samples)` to logits `(batch, classes, steps)`, the last of which is the keyword's."""
 
     features: LogMel
     normalize: Affine
@@ -58,7 +73,7 @@ class Spotter(Chain):
     def __init__(self, config: SpotterConfig) -> None:
         super().__init__(
             features=LogMel(config.features),
-            normalize=Affine(config.features.n_mels),
+            normalize=Affine(config.affine_channels),
             network=Crnn(config.network),
         )
         self.config = config
@@ -66,20 +81,29 @@ class Spotter(Chain):
     @property
     def step_samples(self) -> int:
         """Samples of sound between two outputs."""
-        return self.config.features.hop_length * self.network.conv.window.hop
+        return self.config.features.hop_length * self.config.network.step_frames
 
     @property
     def first_step_samples(self) -> int:
         """Samples of sound before the first output."""
-        return self.config.features.hop_length * self.network.conv.window.size
+        return self.config.features.hop_length * self.config.network.first_step_frames
+
+
+def two_logits(logits: Tensor) -> Tensor:
+    """Logits `(batch, 2, …)` of `(batch, classes, …)`: beside a single one, everything else has 0.
+
+    The softmax of both is then the sigmoid of the one, so that what judges two classes judges one.
+    """
+    return logits if logits.shape[1] > 1 else torch.cat((torch.zeros_like(logits), logits), dim=1)
 
 
 def keyword_score(logits: Tensor) -> Tensor:
-    """How much the keyword is preferred: the difference of the logits in float64, `(batch, steps)`.
+    """How much the keyword is preferred: the difference of the logits in float64, `(batch, …)`.
 
     Ranks exactly as the posterior does, without saturating at 0 and 1.
     """
-    return logits[:, 1].double() - logits[:, 0].double()
+    everything_else, keyword = two_logits(logits).double().unbind(1)
+    return keyword - everything_else
 
 
 def with_network(model: Spotter, network: Crnn) -> Spotter:
@@ -93,8 +117,10 @@ def with_network(model: Spotter, network: Crnn) -> Spotter:
 
 @torch.no_grad()
 def estimate_normalization(model: Spotter, waveforms: Tensor) -> None:
-    """Set the affine from the log-mels of `waveforms (clips, samples)`: mean 0, deviation 1 in each band."""
+    """Set the affine from the log-mels of `waveforms (clips, samples)`: mean 0, deviation 1, by band or of all."""
     features = model.features(waveforms).double()
+    if model.config.normalization_bands == "one":
+        features = features.flatten(1)[:, None]
     mean = features.mean(dim=(0, 2))
     deviation = features.std(dim=(0, 2)).clamp(min=1e-3)
     model.normalize.normalize(mean.float(), deviation.float())

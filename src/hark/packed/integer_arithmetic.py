@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from hark.packed.packed_layers import Affine, Function, Gru, IntegerMatrix
+from hark.packed.packed_layers import Affine, FastGrnn, Function, Gru, IntegerMatrix, MinimalGru
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -76,7 +76,11 @@ def quantize(layer: Affine, features: Floats) -> Integers:
 
 def product(matrix: IntegerMatrix, x: Integers) -> Integers:
     """`x (..., inputs)` times the matrix, requantised, with its bias where it has one: `(..., rows)`."""
-    y = requantize(x @ matrix.weights.T.astype(np.int64), matrix)
+    return _in_output_unit(matrix, x @ matrix.weights.T.astype(np.int64))
+
+
+def _in_output_unit(matrix: IntegerMatrix, accumulator: Integers) -> Integers:
+    y = requantize(accumulator, matrix)
     return y if matrix.bias is None else y + (matrix.bias.astype(np.int64) << matrix.bias_shift)
 
 
@@ -90,26 +94,66 @@ def logits(matrix: IntegerMatrix, x: Integers, logit_bits: int) -> Floats:
     return product(matrix, x).astype(np.float32) * np.float32(2.0**-logit_bits)
 
 
-def gru_input(layer: Gru, x: Integers) -> Integers:
-    """What the gates get from `x (..., inputs)`: `(..., 3 · units)`."""
+def depthwise(matrix: IntegerMatrix, x: Integers) -> Integers:
+    """`x (..., channels, bins, inputs)`, each channel times its row of the matrix: `(..., channels, bins)`."""
+    accumulator = (x * matrix.weights[:, None].astype(np.int64)).sum(axis=-1)
+    return clamp(_in_output_unit(matrix, accumulator.swapaxes(-1, -2))).swapaxes(-1, -2)
+
+
+def cell_input(layer: Gru | MinimalGru | FastGrnn, x: Integers) -> Integers:
+    """What the gates get from `x (..., inputs)`: `(..., gates · units)`."""
     return product(cast("IntegerMatrix", layer.from_input), x)
 
 
-def gru_cell(layer: Gru, from_input: Integers, state: Integers) -> Integers:
+def next_state(layer: Gru | MinimalGru | FastGrnn, from_input: Integers, state: Integers) -> Integers:
     """The next state `(batch, units)` in Q15."""
     from_state = product(cast("IntegerMatrix", layer.from_state), state)
-    x, h = np.split(from_input, 3, axis=-1), np.split(from_state, 3, axis=-1)
-    b = layer.bias.astype(np.int64).reshape(4, -1)
+    x, h = np.split(from_input, layer.gates, axis=-1), np.split(from_state, layer.gates, axis=-1)
+    biases = layer.bias.astype(np.int64).reshape(layer.gates + 1, -1)
+    match layer:
+        case Gru():
+            return _gru_cell(x, h, biases, state)
+        case MinimalGru():
+            return _minimal_cell(x, h, biases, state)
+        case FastGrnn():
+            return _fast_cell(x[0] + h[0], biases, state)
+
+
+def _gru_cell(x: list[Integers], h: list[Integers], b: Integers, state: Integers) -> Integers:
     reset = ONE + tanh(clamp(x[0] + h[0] + b[0]))
     update = tanh(clamp(x[1] + h[1] + b[1]))
-    recurrent = clamp(h[2] + b[3])
-    candidate = tanh(clamp(x[2] + b[2] + ((reset * recurrent + ONE) >> 16)))
-    return ((ONE - update) * candidate + (ONE + update) * state + ONE) >> 16
+    candidate = _candidate(x[2] + b[2], reset, h[2] + b[3])
+    return _mixed(update, state, candidate)
+
+
+def _minimal_cell(x: list[Integers], h: list[Integers], b: Integers, state: Integers) -> Integers:
+    forget = tanh(clamp(x[0] + h[0] + b[0]))
+    candidate = _candidate(x[1] + b[1], ONE + forget, h[1] + b[2])
+    return _mixed(forget, candidate, state)
+
+
+def _fast_cell(both: Integers, b: Integers, state: Integers) -> Integers:
+    update = tanh(clamp((both + b[0] + 1) >> 1))  # from the unit of a tanh to that of a sigmoid
+    return _mixed(update, state, tanh(clamp(both + b[1])))
+
+
+def _candidate(x: Integers, reset: Integers, h: Integers) -> Integers:
+    return tanh(clamp(x + ((reset * clamp(h) + ONE) >> 16)))
+
+
+def _mixed(gate: Integers, open_: Integers, shut: Integers) -> Integers:
+    """`open_` where the gate, a sigmoid's tanh, is 1; `shut` where it is -1."""
+    return ((ONE - gate) * shut + (ONE + gate) * open_ + ONE) >> 16
 
 
 def energies(project: IntegerMatrix, score: IntegerMatrix, x: Integers) -> Integers:
     """Of each of the frames `x (..., inputs)`: `(...,)`."""
-    return product(score, tanh(layer_product(project, x)))[..., 0]
+    return query_energies(score, tanh(layer_product(project, x)))
+
+
+def query_energies(query: IntegerMatrix, x: Integers) -> Integers:
+    """Of each of the frames `x (..., inputs)`: `(...,)`."""
+    return product(query, x)[..., 0]
 
 
 def attend(energy: Integers, x: Integers) -> Integers:

@@ -17,6 +17,8 @@ from hark.packed.packed_layers import (
     Arithmetic,
     Attention,
     Convolution,
+    DepthwiseConvolution,
+    FastGrnn,
     FloatMatrix,
     Frame,
     Gru,
@@ -25,12 +27,17 @@ from hark.packed.packed_layers import (
     Linear,
     Matrix,
     MeanPooling,
-    expect_size,
+    MinimalGru,
+    QueryAttention,
+    RecurrentCell,
 )
+from hark.packed.packed_matrices import expect_size
 
 FLOAT_FORM = 0
-INTEGER_FORMS: dict[int, Literal[4, 8]] = {1: 8, 2: 4}
+INTEGER_FORMS: dict[int, Literal[4, 8]] = {1: 8, 2: 4, 3: 8, 4: 4}
 """Bits of a weight by the number of its form."""
+ONE_MULTIPLIER = 2
+"""What makes of a form with a multiplier for each row the one with one for all rows."""
 
 
 def write_layers(to: ByteWriter, layers: tuple[Layer, ...]) -> None:
@@ -103,23 +110,35 @@ def _write_convolution(to: ByteWriter, layer: Convolution) -> None:
 def _read_convolution(source: LayerSource) -> Convolution:
     rows, kernel, stride = source.size(), source.sizes(), source.sizes()
     shape = rows, source.frame.channels * kernel[0] * kernel[1]
-    if source.arithmetic == "float32":
-        return Convolution(_read_float_matrix(source, shape, bias=True, inputs_first=False), kernel, stride)
-    return Convolution(_read_integer_matrix(source, shape, bias=True), kernel, stride)
+    return Convolution(_read_matrix(source, shape, bias=True, inputs_first=False), kernel, stride)
 
 
-def _write_gru(to: ByteWriter, layer: Gru) -> None:
+def _write_depthwise(to: ByteWriter, layer: DepthwiseConvolution) -> None:
+    to.varints(*layer.kernel, *layer.stride)
+    _write_matrix(to, layer.matrix, inputs_first=False)
+
+
+def _read_depthwise(source: LayerSource) -> DepthwiseConvolution:
+    kernel, stride = source.sizes(), source.sizes()
+    shape = source.frame.channels, kernel[0] * kernel[1]
+    return DepthwiseConvolution(_read_matrix(source, shape, bias=True, inputs_first=False), kernel, stride)
+
+
+def _write_cell(to: ByteWriter, layer: RecurrentCell) -> None:
     to.varints(layer.units)
     _write_matrix(to, layer.from_input)
     _write_matrix(to, layer.from_state)
     to.array(layer.bias)
 
 
-def _read_gru(source: LayerSource) -> Gru:
-    units = source.size()
-    from_input = _read_matrix(source, (3 * units, source.frame.size), bias=False)
-    from_state = _read_matrix(source, (3 * units, units), bias=False)
-    return Gru(from_input, from_state, source.numbers(np.int16, 4 * units))
+def _cell_reader(cell: type[Gru] | type[MinimalGru] | type[FastGrnn]) -> Callable[[LayerSource], Layer]:
+    def read(source: LayerSource) -> Layer:
+        units = source.size()
+        from_input = _read_matrix(source, (cell.gates * units, source.frame.size), bias=False)
+        from_state = _read_matrix(source, (cell.gates * units, units), bias=False)
+        return cell(from_input, from_state, source.numbers(np.int16, (cell.gates + 1) * units))
+
+    return read
 
 
 def _write_attention(to: ByteWriter, layer: Attention) -> None:
@@ -132,6 +151,16 @@ def _read_attention(source: LayerSource) -> Attention:
     units, window = source.sizes()
     project = _read_matrix(source, (units, source.frame.size), bias=True)
     return Attention(project, _read_matrix(source, (1, units), bias=False), window)
+
+
+def _write_query_attention(to: ByteWriter, layer: QueryAttention) -> None:
+    to.varints(layer.window)
+    _write_matrix(to, layer.score)
+
+
+def _read_query_attention(source: LayerSource) -> QueryAttention:
+    window = source.size()
+    return QueryAttention(_read_matrix(source, (1, source.frame.size), bias=False), window)
 
 
 def _write_linear(to: ByteWriter, layer: Linear) -> None:
@@ -172,11 +201,15 @@ class Kind(NamedTuple):
 KINDS = {
     1: Kind(Affine, _write_affine, _read_affine),
     2: Kind(Convolution, _write_convolution, _read_convolution),
-    3: Kind(Gru, _write_gru, _read_gru),
+    3: Kind(Gru, _write_cell, _cell_reader(Gru)),
     4: Kind(Attention, _write_attention, _read_attention),
     5: Kind(Linear, _write_linear, _read_linear),
     6: Kind(Activation, _write_activation, _read_activation),
     7: Kind(MeanPooling, _write_pooling, _read_pooling),
+    8: Kind(MinimalGru, _write_cell, _cell_reader(MinimalGru)),
+    9: Kind(FastGrnn, _write_cell, _cell_reader(FastGrnn)),
+    10: Kind(QueryAttention, _write_query_attention, _read_query_attention),
+    11: Kind(DepthwiseConvolution, _write_depthwise, _read_depthwise),
 }
 """By their numbers in the file: a new kind is one line more."""
 
@@ -186,7 +219,7 @@ def _write_matrix(to: ByteWriter, matrix: Matrix, *, inputs_first: bool = True) 
         to.u8(FLOAT_FORM)
         to.array(matrix.weights.T if inputs_first else matrix.weights)
     else:
-        to.u8(next(form for form, bits in INTEGER_FORMS.items() if bits == matrix.bits))
+        to.u8(_integer_form(matrix))
         to.u8(matrix.bias_shift << 4 | matrix.shift)
         to.array(matrix.multipliers)
         to.raw(matrix.weights.tobytes() if matrix.bits == 8 else _nibbles(matrix.weights))
@@ -194,17 +227,18 @@ def _write_matrix(to: ByteWriter, matrix: Matrix, *, inputs_first: bool = True) 
         to.array(matrix.bias)
 
 
-def _read_matrix(source: LayerSource, shape: tuple[int, int], *, bias: bool) -> Matrix:
-    if source.arithmetic == "float32":
-        return _read_float_matrix(source, shape, bias=bias)
-    return _read_integer_matrix(source, shape, bias=bias)
+def _integer_form(matrix: IntegerMatrix) -> int:
+    """A single row has one multiplier in any form: the first is taken."""
+    form = next(form for form, bits in INTEGER_FORMS.items() if bits == matrix.bits)
+    return form if len(matrix.multipliers) == len(matrix.weights) else form + ONE_MULTIPLIER
 
 
-def _read_float_matrix(
-    source: LayerSource, shape: tuple[int, int], *, bias: bool, inputs_first: bool = True
-) -> FloatMatrix:
+def _read_matrix(source: LayerSource, shape: tuple[int, int], *, bias: bool, inputs_first: bool = True) -> Matrix:
+    form = source.bytes.u8()
+    if source.arithmetic == "integer":
+        return _read_integer_matrix(source, form, shape, bias=bias)
     rows, inputs = shape
-    if (form := source.bytes.u8()) != FLOAT_FORM:
+    if form != FLOAT_FORM:
         raise ModelFileError(f"weights of form {form} in a float32 model, expected {FLOAT_FORM}")
     if inputs_first:
         weights = source.bytes.array(np.float32, inputs, rows).T
@@ -213,14 +247,17 @@ def _read_float_matrix(
     return FloatMatrix(weights, source.bytes.array(np.float32, rows) if bias else None)
 
 
-def _read_integer_matrix(source: LayerSource, shape: tuple[int, int], *, bias: bool) -> IntegerMatrix:
+def _read_integer_matrix(source: LayerSource, form: int, shape: tuple[int, int], *, bias: bool) -> IntegerMatrix:
     rows, inputs = shape
-    if (form := source.bytes.u8()) not in INTEGER_FORMS:
+    if form not in INTEGER_FORMS:
         raise ModelFileError(
-            f"weights of form {form} in an integer model, expected 1 or 2; a newer hark may know it"
+            f"weights of form {form} in an integer model, expected 1 to 4; a newer hark may know it"
         )
+    is_one = form > ONE_MULTIPLIER
+    if is_one and rows == 1:
+        raise ModelFileError(f"a single row of form {form}, expected {form - ONE_MULTIPLIER}, which says the same")
     shifts = source.bytes.u8()
-    multipliers = source.bytes.array(np.uint16, rows)
+    multipliers = source.bytes.array(np.uint16, 1 if is_one else rows)
     if INTEGER_FORMS[form] == 8:
         weights = source.bytes.array(np.int8, rows, inputs)
     else:

@@ -21,11 +21,17 @@ from hark.packed.packed_layers import (
     Affine,
     Attention,
     Convolution,
+    DepthwiseConvolution,
+    FastGrnn,
     Frame,
     Gru,
     Layer,
     Linear,
     MeanPooling,
+    MinimalGru,
+    QueryAttention,
+    RecurrentCell,
+    Windowed,
 )
 from hark.packed.packed_model import PackedModel
 
@@ -82,11 +88,11 @@ def _initial_memory(layer: Layer, frame: Frame, batch_size: int, zero: Any) -> M
         return np.full((batch_size, *shape), zero)
 
     match layer:
-        case Convolution() | MeanPooling():
+        case Convolution() | DepthwiseConvolution() | MeanPooling():
             return {"past": empty(0, *frame)}
-        case Gru():
+        case RecurrentCell():
             return {"hidden": empty(layer.units)}
-        case Attention():
+        case Attention() | QueryAttention():
             return {"hidden": empty(0, frame.size), "energy": empty(0)}
         case _:
             return {}
@@ -100,9 +106,12 @@ def _step(layer: Layer, x: Values, memory: Memory, arithmetic: ModuleType) -> tu
             windows, memory = _windows(layer, x, memory)  # (batch, steps, channels, bins, time, frequency)
             inputs = _joined(windows.transpose(0, 1, 3, 4, 2, 5), 3)
             return arithmetic.layer_product(layer.matrix, inputs).transpose(0, 1, 3, 2), memory
-        case Gru():
-            return _gru(layer, _flat(x), memory, arithmetic)
-        case Attention():
+        case DepthwiseConvolution():
+            windows, memory = _windows(layer, x, memory)
+            return arithmetic.depthwise(layer.matrix, _joined(windows, 2)), memory
+        case Gru() | MinimalGru() | FastGrnn():
+            return _cell(layer, _flat(x), memory, arithmetic)
+        case Attention() | QueryAttention():
             y, memory = _attention(layer, _flat(x), memory, arithmetic)
             return y.reshape(x.shape), memory
         case Linear():
@@ -114,7 +123,7 @@ def _step(layer: Layer, x: Values, memory: Memory, arithmetic: ModuleType) -> tu
             return arithmetic.mean(_joined(windows, 2)), memory
 
 
-def _windows(layer: Convolution | MeanPooling, x: Values, memory: Memory) -> tuple[Values, Memory]:
+def _windows(layer: Windowed, x: Values, memory: Memory) -> tuple[Values, Memory]:
     """All complete windows, `(batch, steps, channels, bins, time, frequency)`, and the frames still needed."""
     (high, long), (climb, hop) = layer.kernel, layer.stride
     joined = np.concatenate((memory["past"], x), axis=1)
@@ -126,19 +135,25 @@ def _windows(layer: Convolution | MeanPooling, x: Values, memory: Memory) -> tup
     return sliding_window_view(joined, (long, high), axis=(1, 3))[:, ::hop, :, ::climb], past
 
 
-def _gru(layer: Gru, x: Values, memory: Memory, arithmetic: ModuleType) -> tuple[Values, Memory]:
+def _cell(layer: RecurrentCell, x: Values, memory: Memory, arithmetic: ModuleType) -> tuple[Values, Memory]:
     hidden = memory["hidden"]
     outputs = np.empty((*x.shape[:2], 1, layer.units), x.dtype)
-    from_input = arithmetic.gru_input(layer, x)
+    from_input = arithmetic.cell_input(layer, x)
     for step in range(x.shape[1]):
-        hidden = arithmetic.gru_cell(layer, from_input[:, step], hidden)
+        hidden = arithmetic.next_state(layer, from_input[:, step], hidden)
         outputs[:, step, 0] = hidden
     return outputs, {"hidden": hidden}
 
 
-def _attention(layer: Attention, x: Values, memory: Memory, arithmetic: ModuleType) -> tuple[Values, Memory]:
+def _attention(
+    layer: Attention | QueryAttention, x: Values, memory: Memory, arithmetic: ModuleType
+) -> tuple[Values, Memory]:
     hidden = np.concatenate((memory["hidden"], x), axis=1)
-    energy = np.concatenate((memory["energy"], arithmetic.energies(layer.project, layer.score, x)), axis=1)
+    if isinstance(layer, Attention):
+        energies = arithmetic.energies(layer.project, layer.score, x)
+    else:
+        energies = arithmetic.query_energies(layer.score, x)
+    energy = np.concatenate((memory["energy"], energies), axis=1)
     outputs = np.empty_like(x)
     for step in range(x.shape[1]):
         end = memory["energy"].shape[1] + step + 1

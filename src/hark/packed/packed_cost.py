@@ -4,7 +4,8 @@ Two conventions stand side by side, for figures without a name cannot be compare
 
 - `thop`: what thop 0.0.31 printed for the reference report. A convolution counts its bias, a GRU step
   3·[(I + H)·H + 3H] + 4H, a linear layer no bias; tanh, softmax, weighting, normalisation, pooling and front end
-  nothing.
+  nothing. It knows no other cells: by its rules a minimal GRU counts 2·[(I + H)·H + 3H] + 4H and a FastGRNN
+  (I + H)·H + 3H + H + 3H, one H for its second bias.
 - `macs`: multiplications of the matrix products, the convolution, the weighted sum of attention, the log-mel
   affine and the front end. Additions of biases and activation functions count nothing.
 """
@@ -23,15 +24,18 @@ from hark.packed.packed_layers import (
     Affine,
     Attention,
     Convolution,
+    DepthwiseConvolution,
+    FastGrnn,
     FloatMatrix,
     Frame,
-    Gru,
     Layer,
     Linear,
     Matrix,
-    MeanPooling,
+    QueryAttention,
+    RecurrentCell,
+    Windowed,
 )
-from hark.packed.packed_model import PackedModel
+from hark.packed.packed_model import PackedModel, frames_of
 
 Rhythm = Literal["frame", "step", "decision"]
 """How often a layer works: for each frame, step, or decision (one per clip; in a stream, one per step)."""
@@ -114,13 +118,25 @@ def cost_of_packed(model: PackedModel, *, state_bytes: int) -> Cost:
     kernel, stride = model.first_step_frames, model.step_frames
     return Cost(
         layers=tuple(_layers(model)),
-        steps_per_clip=(round(rate) - kernel) // stride + 1,
+        steps_per_clip=_steps_per_clip(model),
         steps_per_second=rate / stride,
         frames_per_second=rate,
         state_bytes=state_bytes,
         first_decision_ms=kernel * 1000 / rate,
         latency_ms=stride * 1000 / rate,
     )
+
+
+def _steps_per_clip(model: PackedModel) -> int:
+    """Steps of a one-second clip; pooling over a cell's steps looks back over them, as attention does."""
+    steps = round(model.front_end.frame_rate)
+    is_behind_a_cell = False
+    for layer in model.layers:
+        is_behind_a_cell |= isinstance(layer, RecurrentCell)
+        size, hop = frames_of(layer)
+        if not (is_behind_a_cell and hop == 1):
+            steps = (steps - size) // hop + 1
+    return steps
 
 
 def log_mel_macs(config: LogMelConfig, *, bank: int) -> int:
@@ -137,7 +153,7 @@ def _layers(model: PackedModel) -> Iterator[LayerCost]:
     last = max((index for index, layer in enumerate(model.layers) if _remembers(layer)), default=-1)
     times = model.step_frames
     for index, (layer, frame) in enumerate(zip(model.layers, model.frames, strict=True)):
-        if isinstance(layer, Convolution | MeanPooling):
+        if isinstance(layer, Windowed):
             times //= layer.stride[1]
         rhythm: Rhythm = "step" if index <= last else "decision"
         for line in _lines(layer, frame, rhythm):
@@ -147,7 +163,7 @@ def _layers(model: PackedModel) -> Iterator[LayerCost]:
 
 def _remembers(layer: Layer) -> bool:
     """Whether what it gives depends on earlier frames: then it works even where no decision is asked for."""
-    return isinstance(layer, Convolution | MeanPooling | Gru | Attention)
+    return isinstance(layer, Windowed | RecurrentCell | Attention | QueryAttention)
 
 
 def _lines(layer: Layer, frame: Frame, rhythm: Rhythm) -> Iterator[LayerCost]:
@@ -155,30 +171,36 @@ def _lines(layer: Layer, frame: Frame, rhythm: Rhythm) -> Iterator[LayerCost]:
     match layer:
         case Affine():
             yield LayerCost("affine", "frame", 0, frame.size, 0, layer.scale.nbytes + layer.shift.nbytes)
-        case Convolution():
-            products, places = layer.matrix.weights.size, layer.after(frame).bins
-            with_bias = products + len(layer.matrix.weights)
-            line = _line("convolution", rhythm, layer.matrix)
-            yield replace(line, thop=places * with_bias, macs=places * products)
-        case Gru():
-            products = layer.from_input.weights.size + layer.from_state.weights.size
-            inner = [_line("gru", rhythm, matrix) for matrix in (layer.from_input, layer.from_state)]
-            yield LayerCost(
-                "gru",
-                rhythm,
-                thop=products + 3 * 3 * layer.units + 4 * layer.units,
-                macs=products,
-                parameters=sum(line.parameters for line in inner) + layer.bias.size,
-                bytes=sum(line.bytes for line in inner) + layer.bias.nbytes,
-            )
-        case Attention():
+        case Convolution() | DepthwiseConvolution():
+            out = layer.after(frame)
+            products = out.size * layer.matrix.weights.shape[1]
+            yield _line("convolution", rhythm, layer.matrix, thop=products + out.size, macs=products)
+        case RecurrentCell():
+            yield _cell_line(layer, rhythm)
+        case Attention() | QueryAttention():
             yield LayerCost("attention", "decision", 0, layer.window * frame.size, 0, 0)
-            yield _line("attention.project", rhythm, layer.project)
+            if isinstance(layer, Attention):
+                yield _line("attention.project", rhythm, layer.project)
             yield _line("attention.score", rhythm, layer.score)
         case Linear():
             yield _line("linear", rhythm, layer.matrix)
         case _:
             yield LayerCost(type(layer).__name__.lower(), rhythm, 0, 0, 0, 0)
+
+
+def _cell_line(layer: RecurrentCell, rhythm: Rhythm) -> LayerCost:
+    inner = [_line("", rhythm, matrix) for matrix in (layer.from_input, layer.from_state)]
+    products = sum(line.macs for line in inner)
+    mixing = (3 if isinstance(layer, FastGrnn) else 4) * layer.units
+    second_bias = layer.units if isinstance(layer, FastGrnn) else 0
+    return LayerCost(
+        name=type(layer).__name__.lower(),
+        rhythm=rhythm,
+        thop=products + 3 * layer.gates * layer.units + second_bias + mixing,
+        macs=products,
+        parameters=sum(line.parameters for line in inner) + layer.bias.size,
+        bytes=sum(line.bytes for line in inner) + layer.bias.nbytes,
+    )
 
 
 def _line(

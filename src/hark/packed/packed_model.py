@@ -15,13 +15,12 @@ from hark.packed.packed_layers import (
     LARGEST_SIZE,
     Affine,
     Arithmetic,
-    Convolution,
     Frame,
     Layer,
     Linear,
-    MeanPooling,
-    expect,
+    Windowed,
 )
+from hark.packed.packed_matrices import expect
 
 MOST_LAYERS = 32
 MOST_LABEL_BYTES = 255
@@ -57,14 +56,14 @@ class PackedModel:
     @property
     def step_frames(self) -> int:
         """Log-mel frames between two outputs."""
-        return math.prod(_time(layer)[1] for layer in self.layers)
+        return math.prod(frames_of(layer)[1] for layer in self.layers)
 
     @property
     def first_step_frames(self) -> int:
         """Log-mel frames before the first output."""
         frames, hop = 1, 1
         for layer in self.layers:
-            size, stride = _time(layer)
+            size, stride = frames_of(layer)
             frames += (size - 1) * hop
             hop *= stride
         return frames
@@ -114,6 +113,6 @@ class PackedModel:
             expect(point.refractory_s < 2_097, f"a refractory time of {point.refractory_s} s", "less than 2,097")
 
 
-def _time(layer: Layer) -> tuple[int, int]:
+def frames_of(layer: Layer) -> tuple[int, int]:
     """How many frames a layer looks at, and how far it goes on."""
-    return (layer.kernel[1], layer.stride[1]) if isinstance(layer, Convolution | MeanPooling) else (1, 1)
+    return (layer.kernel[1], layer.stride[1]) if isinstance(layer, Windowed) else (1, 1)

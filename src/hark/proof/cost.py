@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from hark.network.attention import Attention, QueryAttention
+from hark.network.cells import RecurrentLayer
 from hark.network.features import LogMel
-from hark.network.layers import Affine, Attention, Conv2d, GruLayer, Linear
+from hark.network.layers import Affine, Conv2d, Linear, MeanPooling
 from hark.network.spotter import Spotter
 from hark.network.streaming import state_bytes
 from hark.packed.packed_cost import Cost as Cost
@@ -20,17 +22,16 @@ from hark.shrinking.quantization import RowQuantizer
 
 def cost_of(model: Spotter) -> Cost:
     """Count `model` as it stands; pruned and quantised weights are seen as they are."""
-    front_end, stride = model.config.features, model.network.conv.window.hop
-    kernel = model.network.conv.window.size
+    front_end, network = model.config.features, model.config.network
     frame_ms = 1000 / front_end.frame_rate
     return Cost(
         layers=tuple(_layers(model)),
-        steps_per_clip=(round(front_end.frame_rate) - kernel) // stride + 1,
-        steps_per_second=front_end.frame_rate / stride,
+        steps_per_clip=(round(front_end.frame_rate) - network.seen_frames) // network.step_frames + 1,
+        steps_per_second=front_end.frame_rate / network.step_frames,
         frames_per_second=front_end.frame_rate,
         state_bytes=state_bytes(model.initial_state()),
-        first_decision_ms=kernel * frame_ms,
-        latency_ms=stride * frame_ms,
+        first_decision_ms=network.first_step_frames * frame_ms,
+        latency_ms=network.step_frames * frame_ms,
     )
 
 
@@ -41,33 +42,46 @@ def _layers(model: Spotter) -> Iterator[LayerCost]:
                 macs = log_mel_macs(module.config, bank=int(torch.count_nonzero(module.bank)))
                 yield _layer(name, "frame", module, thop=0, macs=macs)
             case Affine():
-                yield _layer(name, "frame", module, thop=0, macs=module.scale.numel())
+                yield _layer(name, "frame", module, thop=0, macs=model.config.features.n_mels)
+            case MeanPooling():
+                yield _layer(name, "step", module, thop=0, macs=0)
             case Conv2d():
-                products, places = module.weight.numel(), module.out_bins
+                products, places = module.weight.numel(), module.out_bins * _times(model, module)
                 with_bias = products + module.weight.shape[0]
                 yield _layer(name, "step", module, thop=places * with_bias, macs=places * products)
-            case GruLayer():
-                products = module.weight_ih.numel() + module.weight_hh.numel()
-                extra = 3 * 3 * module.hidden + 4 * module.hidden
-                yield _layer(name, "step", module, thop=products + extra, macs=products)
-            case Attention():
-                yield _layer(name, "decision", module, thop=0, macs=module.window * module.inputs)
+            case RecurrentLayer():
+                yield _recurrent(name, module)
+            case Attention() | QueryAttention():
+                yield _layer(name, "decision", nn.Module(), thop=0, macs=module.window * module.inputs)
+                if isinstance(module, QueryAttention):
+                    yield _layer(f"{name}.query", "step", module, thop=module.inputs, macs=module.inputs)
             case Linear():
                 products = module.weight.numel()
                 rhythm: Rhythm = "decision" if name.endswith("classifier") else "step"
                 yield _layer(name, rhythm, module, thop=products, macs=products)
 
 
+def _times(model: Spotter, layer: Conv2d) -> int:
+    """How often a convolution works for a step: over frequency alone, for each frame that one over time gets."""
+    depthwise = model.network.depthwise
+    return depthwise.window.hop if depthwise is not None and layer is not depthwise else 1
+
+
+def _recurrent(name: str, layer: RecurrentLayer) -> LayerCost:
+    products = layer.weight_ih.numel() + layer.weight_hh.numel()
+    # As thop does of a GRU: three operations for each row, and four for each unit.
+    own = 3 * len(layer.weight_hh) + 4 * layer.hidden
+    return _layer(name, "step", layer, thop=products + own, macs=products)
+
+
 def _layer(name: str, rhythm: Rhythm, module: nn.Module, *, thop: int, macs: int) -> LayerCost:
-    """The cost of a layer whose inner layers have lines of their own."""
-    own = module if not isinstance(module, Attention) else nn.Module()
     return LayerCost(
         name=name,
         rhythm=rhythm,
         thop=thop,
         macs=macs,
-        parameters=sum(parameter.numel() for parameter in own.parameters()),
-        bytes=stored_bytes(own),
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        bytes=stored_bytes(module),
     )
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from hark.errors import ModelError, VerificationError
 from hark.judging.detection import OperatingPoint, Word, match
-from hark.judging.listening import Scores, detections, posterior, stream_scores, told_alarms
+from hark.judging.listening import Scores, detections, keyword_scores, posterior, stream_scores, told_alarms
 from hark.judging.metrics import (
     accuracy,
     at_reference_prior,
@@ -75,8 +75,7 @@ def score_clips(runner: Runner, data: Dataset) -> Scores:
     for pcm in data.pcm:
         stream.reset()
         ends.append(stream.step_logits(pcm)[-1])
-    logits = np.array(ends, np.float64)
-    return np.asarray(logits[:, 1] - logits[:, 0])
+    return keyword_scores(np.array(ends))
 
 
 @dataclass(frozen=True)

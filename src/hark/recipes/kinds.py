@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from hark.configuration import shown
@@ -35,6 +35,8 @@ class NetworkStage(Stage):
     network: Literal["base", "stage-1", "stage-2"] | CrnnConfig
     front_end: LogMelConfig = field(default_factory=LogMelConfig)
     """The network counts in its frames: with a longer hop they cover more sound, and there are fewer."""
+    normalization_bands: Literal["each", "one"] = "each"
+    """Whether each mel band has its own scale and shift, or all have the same."""
 
     def __post_init__(self) -> None:
         if self.front_end.sample_rate != SAMPLE_RATE:
@@ -42,11 +44,17 @@ class NetworkStage(Stage):
                 f"front_end.sample_rate is {self.front_end.sample_rate}, expected {SAMPLE_RATE}: "
                 "recordings are decoded at that rate"
             )
-        if (bands := network_config(self.network).n_mels) != self.front_end.n_mels:
+        if (bands := self.network_config.n_mels) != self.front_end.n_mels:
             raise ConfigError(
                 f"front_end.n_mels is {self.front_end.n_mels}, expected {bands} as network.n_mels; "
                 "set both to the same number"
             )
+
+    @property
+    def network_config(self) -> CrnnConfig:
+        """The network in full, its attention looking back over a clip of this front end."""
+        network = PUBLISHED[self.network] if isinstance(self.network, str) else self.network
+        return replace(network, frames_per_clip=round(self.front_end.frame_rate))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +102,13 @@ class QuantizeStage(Stage):
     model: str
     method: Literal["integers", "rows", "dynamic"] = "integers"
     bits: int = 8
+    scales: Literal["row", "matrix"] = "row"
+    """Of integers: a scale for each row of weights, or one for a whole matrix, which makes a smaller file."""
 
     def __post_init__(self) -> None:
         _check_bits(self.bits)
+        if self.scales != "row" and self.method != "integers":
+            raise ConfigError(f"scales is {self.scales!r}, expected 'row': only the method 'integers' has others")
 
     def inputs(self) -> tuple[str, ...]:
         """The model that is quantised."""
@@ -113,6 +125,8 @@ class QuantizeAwareStage(Stage):
     kind: Literal["quantize-aware"] = "quantize-aware"
     model: str
     bits: int = 8
+    scales: Literal["row", "matrix"] = "row"
+    """A scale for each row of weights, or one for a whole matrix, which makes a smaller file."""
     teachers: tuple[str, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
@@ -167,11 +181,6 @@ KINDS: dict[str, type[AnyStage]] = {
     "prune": PruneStage,
     "damage": DamageStage,
 }
-
-
-def network_config(network: str | CrnnConfig) -> CrnnConfig:
-    """The configuration of a network given by name or in full."""
-    return PUBLISHED[network] if isinstance(network, str) else network
 
 
 def _check_bits(bits: int) -> None:

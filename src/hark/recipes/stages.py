@@ -32,7 +32,6 @@ from hark.recipes.kinds import (
     QuantizeAwareStage,
     QuantizeStage,
     TrainStage,
-    network_config,
 )
 from hark.recipes.publishing import Trained, publish, publish_dynamic
 from hark.recipes.recipe import Recipe
@@ -173,8 +172,14 @@ def _publish(run: Run, model: Trained, stage: AnyStage, bench: Bench) -> None:
 
 def _fresh(stage: TrainStage | DistillStage, bench: Bench) -> Spotter:
     torch.manual_seed(stage.training.seed)
-    network = network_config(stage.network)
-    return Spotter(SpotterConfig(keyword=bench.task.keyword, features=stage.front_end, network=network))
+    return Spotter(
+        SpotterConfig(
+            keyword=bench.task.keyword,
+            features=stage.front_end,
+            network=stage.network_config,
+            normalization_bands=stage.normalization_bands,
+        )
+    )
 
 
 def _teach(
@@ -193,7 +198,8 @@ def _teach(
 
 def _in_integers(stage: QuantizeStage | QuantizeAwareStage, bench: Bench) -> Spotter:
     model, data = bench.model(stage.model), bench.task.training
-    return quantize_to_integers(model, calibrate(model, data.waveforms(_calibration_rows(data))), bits=stage.bits)
+    calibration = calibrate(model, data.waveforms(_calibration_rows(data)))
+    return quantize_to_integers(model, calibration, bits=stage.bits, scales=stage.scales)
 
 
 def _calibration_rows(data: Dataset) -> list[int]:

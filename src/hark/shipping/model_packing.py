@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,22 +13,14 @@ from torch import Tensor
 
 from hark.errors import ModelError
 from hark.judging.detection import OperatingPoint
+from hark.network import attention, cells, layers
 from hark.network.crnn import Crnn
-from hark.network.layers import GruLayer, Linear
 from hark.network.spotter import Spotter
-from hark.packed.integer_arithmetic import SIGMOID_BITS, TANH_BITS
-from hark.packed.packed_layers import (
-    Affine,
-    Attention,
-    Convolution,
-    FloatMatrix,
-    Gru,
-    IntegerMatrix,
-    Layer,
-)
-from hark.packed.packed_layers import Linear as PackedLinear
+from hark.packed import packed_layers
+from hark.packed.packed_layers import Affine, FloatMatrix, IntegerMatrix, Layer, Matrix
 from hark.packed.packed_model import PackedModel
-from hark.shrinking.integer_layers import IntegerGruLayer, bias_on_grid, bias_shift
+from hark.shrinking.integer_cells import IntegerCell
+from hark.shrinking.integer_grids import bias_on_grid, bias_shift
 from hark.shrinking.integer_quantization import (
     LOGIT_BITS,
     IntegerCrnn,
@@ -38,6 +31,12 @@ from hark.shrinking.integer_quantization import (
     quantizer_of,
 )
 from hark.shrinking.quantization import is_quantized
+
+CELLS: dict[type[cells.RecurrentLayer], type[packed_layers.RecurrentCell]] = {
+    cells.GruLayer: packed_layers.Gru,
+    cells.MinimalGruLayer: packed_layers.MinimalGru,
+    cells.FastGrnnLayer: packed_layers.FastGrnn,
+}
 
 
 def can_be_packed(model: Spotter) -> bool:
@@ -62,97 +61,119 @@ def pack(
         )
     network = model.network
     integer = isinstance(network, IntegerCrnn)
-    layers = _integer_layers(model, network) if isinstance(network, IntegerCrnn) else _float_layers(model, network)
+    numbers: _Numbers = _Integers(network) if isinstance(network, IntegerCrnn) else _Floats(network)
     return PackedModel(
         arithmetic="integer" if integer else "float32",
         front_end=model.config.features,
-        layers=layers,
-        labels=("", model.config.keyword),
+        layers=(numbers.affine(model.normalize), *_layers(network, numbers)),
+        labels=model.config.labels,
         logit_bits=LOGIT_BITS if integer else 0,
         operating_point=operating_point,
         metadata=metadata or {},
     ).check()
 
 
-def _float_layers(model: Spotter, network: Crnn) -> tuple[Layer, ...]:
-    kernel, conv = network.conv.weight, network.conv
-    return (
-        Affine(_floats(model.normalize.scale), _floats(model.normalize.shift)),
-        Convolution(FloatMatrix(_floats(_matrix(kernel)), _floats(conv.bias)), _kernel(kernel), conv.stride),
-        *(_float_gru(layer) for _, layer in network.gru.layers() if isinstance(layer, GruLayer)),
-        Attention(
-            _float_matrix(network.attention.project),
-            FloatMatrix(_floats(network.attention.score.weight)),
-            network.attention.window,
-        ),
-        PackedLinear(_float_matrix(network.classifier)),
-    )
+def _layers(network: Crnn, numbers: _Numbers) -> Iterator[Layer]:
+    for name, layer in network.front():
+        yield _windowed(layer, numbers, name)
+    if network.reduce is not None:
+        yield packed_layers.Linear(numbers.with_bias("reduce"))
+    for name, link in network.gru.layers():
+        if isinstance(link, cells.RecurrentLayer):
+            yield _cell(link, numbers, f"gru.{name}")
+    match network.attention:
+        case attention.Attention() as additive:
+            project, score = numbers.with_bias("attention.project"), numbers.matrix("attention.score.weight")
+            yield packed_layers.Attention(project, score, additive.window)
+        case attention.QueryAttention() as query:
+            yield packed_layers.QueryAttention(numbers.matrix("attention.query"), query.window)
+        case layers.MeanPooling() as mean:
+            yield packed_layers.MeanPooling(mean.kernel, mean.stride)
+    yield packed_layers.Linear(numbers.with_bias("classifier"))
 
 
-def _float_gru(layer: GruLayer) -> Gru:
-    r, z, _ = (layer.bias_ih + layer.bias_hh).chunk(3)
-    bias = torch.cat((r, z, layer.bias_ih.chunk(3)[2], layer.bias_hh.chunk(3)[2]))
-    return Gru(FloatMatrix(_floats(layer.weight_ih)), FloatMatrix(_floats(layer.weight_hh)), _floats(bias))
+def _windowed(layer: layers.MeanPooling | layers.Conv2d, numbers: _Numbers, name: str) -> Layer:
+    if isinstance(layer, layers.MeanPooling):
+        return packed_layers.MeanPooling(layer.kernel, layer.stride)
+    kernel = layer.weight.shape[2], layer.weight.shape[3]
+    if isinstance(layer, layers.DepthwiseConv2d):
+        return packed_layers.DepthwiseConvolution(numbers.with_bias(name), kernel, layer.stride)
+    return packed_layers.Convolution(numbers.with_bias(name), kernel, layer.stride)
 
 
-def _float_matrix(layer: Linear) -> FloatMatrix:
-    return FloatMatrix(_floats(layer.weight), _floats(layer.bias))
+def _cell(layer: cells.RecurrentLayer, numbers: _Numbers, name: str) -> Layer:
+    kind = next(packed for own, packed in CELLS.items() if isinstance(layer, own))
+    matrices = numbers.matrix(f"{name}.weight_ih"), numbers.matrix(f"{name}.weight_hh")
+    return cast("Layer", kind(*matrices, numbers.cell_bias(layer)))
 
 
-def _integer_layers(model: Spotter, network: IntegerCrnn) -> tuple[Layer, ...]:
-    conv, attention, gains = network.conv, network.attention, network.gains()
+class _Numbers(Protocol):
+    """The numbers of a network as the file holds them."""
 
-    def matrix(name: str, bias: Tensor | None = None, bits: int = 0) -> IntegerMatrix:
-        return _integer_matrix(network, name, gains[name], bias=bias, bits=bits)
+    def affine(self, layer: layers.Affine) -> Affine:
+        """Of the normalisation."""
 
-    numbers = affine_numbers(model.normalize, conv.in_bits)
-    scale, shift = _whole(numbers.scale, np.uint16), _whole(numbers.shift, np.int16)
-    return (
-        Affine(scale, shift, numbers.exponent),
-        Convolution(matrix("conv.weight", conv.bias, conv.out_bits), _kernel(conv.weight), conv.stride),
-        *(
-            Gru(matrix(f"gru.{name}.weight_ih"), matrix(f"gru.{name}.weight_hh"), _integer_gru_bias(layer))
-            for name, layer in network.gru.layers()
-            if isinstance(layer, IntegerGruLayer)
-        ),
-        Attention(
-            matrix("attention.project.weight", attention.project.bias, TANH_BITS),
-            matrix("attention.score.weight"),
-            attention.window,
-        ),
-        PackedLinear(matrix("classifier.weight", network.classifier.bias, LOGIT_BITS)),
-    )
+    def matrix(self, name: str) -> Matrix:
+        """Of the weight `name`, without a bias."""
+
+    def with_bias(self, path: str) -> Matrix:
+        """Of weight and bias of the layer at `path`."""
+
+    def cell_bias(self, layer: cells.RecurrentLayer) -> npt.NDArray[Any]:
+        """Of all gates."""
 
 
-def _integer_matrix(
-    network: IntegerCrnn, name: str, gain: Tensor, *, bias: Tensor | None, bits: int
-) -> IntegerMatrix:
-    quantizer, levels = quantizer_of(network, name), levels_of(network, name)
-    multipliers, shift = multipliers_of(quantizer, gain)
-    lost = 0 if bias is None else bias_shift(bias, bits)
-    return IntegerMatrix(
-        bits=4 if quantizer.bits <= 4 else 8,
-        weights=_whole(_matrix(levels) * level_size(quantizer), np.int8),
-        multipliers=_whole(multipliers, np.uint16),
-        shift=shift,
-        bias=None if bias is None else _whole(bias_on_grid(bias, bits) * 2.0 ** (bits - lost), np.int16),
-        bias_shift=lost,
-    )
+class _Floats:
+    def __init__(self, network: Crnn) -> None:
+        self._network = network
+
+    def affine(self, layer: layers.Affine) -> Affine:
+        return Affine(_floats(layer.scale), _floats(layer.shift))
+
+    def matrix(self, name: str) -> FloatMatrix:
+        return FloatMatrix(_floats(_matrix(self._network.get_parameter(name))))
+
+    def with_bias(self, path: str) -> FloatMatrix:
+        bias = self._network.get_parameter(f"{path}.bias")
+        return replace(self.matrix(f"{path}.weight"), bias=_floats(bias))
+
+    def cell_bias(self, layer: cells.RecurrentLayer) -> npt.NDArray[np.float32]:
+        return _floats(torch.cat(layer.biases()))
 
 
-def _integer_gru_bias(layer: IntegerGruLayer) -> npt.NDArray[np.int16]:
-    bits = (SIGMOID_BITS, SIGMOID_BITS, TANH_BITS, TANH_BITS)
-    whole = [bias * 2.0**own for bias, own in zip(layer.gate_biases(), bits, strict=True)]
-    return _whole(torch.cat(whole), np.int16)
+class _Integers:
+    def __init__(self, network: IntegerCrnn) -> None:
+        self._network = network
+        self._gains = network.gains()
+
+    def affine(self, layer: layers.Affine) -> Affine:
+        numbers = affine_numbers(layer, self._network.calibration.feature_bits)
+        return Affine(_whole(numbers.scale, np.uint16), _whole(numbers.shift, np.int16), numbers.exponent)
+
+    def matrix(self, name: str) -> IntegerMatrix:
+        quantizer, levels = quantizer_of(self._network, name), levels_of(self._network, name)
+        multipliers, shift = multipliers_of(quantizer, self._gains[name])
+        is_one = bool((multipliers == multipliers[0]).all())  # as a scale for the whole matrix makes them
+        return IntegerMatrix(
+            bits=4 if quantizer.bits <= 4 else 8,
+            weights=_whole(_matrix(levels) * level_size(quantizer), np.int8),
+            multipliers=_whole(multipliers[:1] if is_one else multipliers, np.uint16),
+            shift=shift,
+        )
+
+    def with_bias(self, path: str) -> IntegerMatrix:
+        bias, bits = self._network.get_parameter(f"{path}.bias"), self._network.bias_bits(path)
+        lost = bias_shift(bias, bits)
+        whole = _whole(bias_on_grid(bias, bits) * 2.0 ** (bits - lost), np.int16)
+        return replace(self.matrix(f"{path}.weight"), bias=whole, bias_shift=lost)
+
+    def cell_bias(self, layer: cells.RecurrentLayer) -> npt.NDArray[np.int16]:
+        return _whole(cast("IntegerCell", layer).whole_biases(), np.int16)
 
 
 def _matrix(weights: Tensor) -> Tensor:
     """`(rows, inputs)`; those of kernels `(out, in, frequency, time)` are counted (time, in, frequency)."""
     return weights.permute(0, 3, 1, 2).flatten(1) if weights.ndim == 4 else weights
-
-
-def _kernel(kernels: Tensor) -> tuple[int, int]:
-    return kernels.shape[2], kernels.shape[3]
 
 
 def _floats(values: Tensor) -> npt.NDArray[np.float32]:

@@ -230,7 +230,7 @@ def _metadata(lockstep: Lockstep) -> dict[str, str]:
     config = lockstep.model.config
     lag_samples = lockstep.lag_frames * config.features.hop_length
     facts = {
-        "labels": ["", config.keyword],
+        "labels": config.labels,
         "takes": lockstep.takes,
         "sample_rate": config.features.sample_rate,
         "chunk_shape": lockstep.chunk_shape,

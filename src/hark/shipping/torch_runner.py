@@ -17,7 +17,7 @@ class TorchRunner:
 
     def __init__(self, model: Spotter) -> None:
         self.model = model.eval()
-        self.labels = ("", model.config.keyword)
+        self.labels = model.config.labels
         self.sample_rate = model.config.features.sample_rate
         self.step_samples = model.step_samples
         self.first_step_samples = model.first_step_samples
@@ -36,7 +36,8 @@ class TorchStream:
 
     def step(self, sound: Sound, /) -> Floats:
         """Hears more sound; gives the posteriors `(steps, classes)` it completes."""
-        return _array(torch.softmax(self._logits(sound), dim=-1))
+        logits = self._logits(sound)
+        return _array(torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, dim=-1))
 
     def step_logits(self, sound: Sound, /) -> Floats:
         """As `step`, but gives the logits."""

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hark.errors import UsageError
+from hark.exploring.front import Found
 from hark.files import write_atomically
 from hark.record.runs import find_runs
 from hark.showing import reference_report, wording
+from hark.showing.exploration_words import COLUMNS, caution, progress_in_words, rows
 from hark.showing.proofs import proofs_of
 from hark.showing.reference_report import BAR, PRINTED, Printed
 from hark.showing.results import Result, Setting
@@ -38,12 +40,15 @@ def write_report(paths: Sequence[Path], out: Path) -> Study:
     return study
 
 
-def render(study: Study) -> str:
-    """The page of a study."""
+def render(study: Study, *, found: Found | None = None) -> str:
+    """The page of a study, and of the search that its runs have come from, as far as that is."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
+        from hark.showing.exploration_chart import trial_clouds
+
         figures = _figures(study)
+        clouds = trial_clouds(found) if found else {}
     except ModuleNotFoundError as error:
         raise UsageError(f'{error.name} is missing, a report needs it: pip install "hark-kws[train]"') from None
     environment = Environment(
@@ -67,6 +72,8 @@ def render(study: Study) -> str:
         left_out=_left_out(study),
         chunk_frames=sorted({frames for row in study.chunk_differences.values() for frames in row}),
         titles=GROUP_TITLES,
+        search=_search(found) if found else None,
+        clouds=clouds,
         printed=PRINTED,
         printed_title=reference_report.TITLE,
         printed_source=reference_report.SOURCE,
@@ -143,6 +150,18 @@ def _streams_to_show(study: Study) -> Iterator[tuple[Setting, Result]]:
     found = [(setting, result) for setting, result in checked.items() if result is not None]
     wanted = [pair for pair in found if pair[0] in _smallest_and_base(study)]
     yield from wanted or found[:1]
+
+
+def _search(found: Found) -> dict[str, Any]:
+    """What a search says of itself."""
+    return {
+        "progress": progress_in_words(found),
+        "caution": caution(found),
+        "columns": COLUMNS,
+        "rows": rows(found.front),
+        "names": [tried.name for tried in found.front],
+        "chosen": found.chosen,
+    }
 
 
 def _smallest_and_base(study: Study) -> list[Setting]:

@@ -7,20 +7,32 @@ any other, so that training it further is quantisation-aware training. docs/quan
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from hark.errors import ConfigError, ModelError
-from hark.network.crnn import Crnn, CrnnConfig
-from hark.network.layers import Affine, GruLayer
+from hark.network.crnn import Crnn, CrnnConfig, Parts, Trace
+from hark.network.layers import Affine
 from hark.network.spotter import Spotter, with_network
+from hark.network.streaming import State
 from hark.packed.front_end import FLOOR
 from hark.packed.integer_arithmetic import ENERGY_BITS, LARGEST, STATE_BITS, TANH_BITS
-from hark.shrinking.integer_layers import IntegerAttention, IntegerConv2d, IntegerGruLayer, IntegerLinear
-from hark.shrinking.quantization import RowQuantizer, is_quantized, quantize, quantized_weights
+from hark.shrinking.integer_cells import INTEGER_CELLS, IntegerCell
+from hark.shrinking.integer_layers import (
+    IntegerAttention,
+    IntegerConv2d,
+    IntegerDepthwiseConv2d,
+    IntegerLinear,
+    IntegerMeanPooling,
+    IntegerProjection,
+    IntegerQueryAttention,
+)
+from hark.shrinking.quantization import RowQuantizer, best_shared_scale, is_quantized, quantize, quantized_weights
 from hark.sound.augmentation import generator
 
 LOGIT_BITS = 16
@@ -34,95 +46,180 @@ HEADROOM = 2.0
 
 @dataclass(frozen=True)
 class Calibration:
-    """Fraction bits of the two int16 whose range is not given by the arithmetic itself."""
+    """Fraction bits of those int16 whose range is not given by the arithmetic itself."""
 
     feature_bits: int
-    """Of the log-mels behind the affine."""
+    """Of the log-mels behind the affine, pooled or not."""
     map_bits: int
     """Of what the convolution gives."""
+    column_bits: int | None = None
+    """Of what a separable convolution gives over frequency, before it goes over time."""
+    reduced_bits: int | None = None
+    """Of what the convolution's values are projected to."""
 
     def __post_init__(self) -> None:
-        for name in ("feature_bits", "map_bits"):
-            if not 0 <= (bits := getattr(self, name)) <= MOST_BITS:
+        for name, bits in vars(self).items():
+            if bits is not None and not 0 <= bits <= MOST_BITS:
                 raise ConfigError(f"{name} is {bits}, expected 0 to {MOST_BITS}; calibrate on sound, normalised")
+
+
+INTEGER_PARTS = Parts(
+    pooling=IntegerMeanPooling,
+    convolution=IntegerConv2d,
+    depthwise=IntegerDepthwiseConv2d,
+    projection=IntegerProjection,
+    cells=INTEGER_CELLS,
+    attention=IntegerAttention,
+    query=IntegerQueryAttention,
+    classifier=IntegerLinear,
+)
 
 
 class IntegerCrnn(Crnn):
     """The CRNN in the engine's integers."""
 
+    parts = INTEGER_PARTS
+    pool: IntegerMeanPooling | None
     conv: IntegerConv2d
-    attention: IntegerAttention
+    depthwise: IntegerDepthwiseConv2d | None
+    reduce: IntegerProjection | None
     classifier: IntegerLinear
 
     def __init__(self, config: CrnnConfig, calibration: Calibration) -> None:
+        """The calibration must be that of a network with the same layers.
+
+        Raises:
+            ConfigError: it is not.
+        """
         super().__init__(config)
         self.calibration = calibration
-        self.conv = IntegerConv2d(
-            1, config.channels, bins=config.n_mels, kernel=config.kernel, stride=config.stride
-        )
+        if self.pool is not None:
+            self.pool.bits = calibration.feature_bits
         self.conv.in_bits, self.conv.out_bits = calibration.feature_bits, calibration.map_bits
         in_bits = calibration.map_bits
-        for name, layer in self.gru.layers():
-            if isinstance(layer, GruLayer):
-                cell = IntegerGruLayer(layer.weight_ih.shape[1], layer.hidden)
-                cell.in_bits, in_bits = in_bits, STATE_BITS
-                setattr(self.gru, name, cell)
-        width = config.hidden[-1]
-        self.attention = IntegerAttention(width, config.attention_units or width, window=config.window)
-        self.classifier = IntegerLinear(width, config.classes)
+        if self.depthwise is not None:
+            columns = _given(calibration, "column_bits")
+            self.conv.out_bits = self.depthwise.in_bits = columns
+            self.depthwise.out_bits = calibration.map_bits
+        if self.reduce is not None:
+            self.reduce.in_bits, self.reduce.out_bits = in_bits, _given(calibration, "reduced_bits")
+            in_bits = self.reduce.out_bits
+        next(layer for layer in self.gru.modules() if isinstance(layer, IntegerCell)).in_bits = in_bits
         self.classifier.out_bits = LOGIT_BITS
+
+    def trace(self, x: Tensor, state: State) -> Trace:
+        """As the float network's."""
+        with parametrize.cached():  # each weight is then rounded once, however often it is read
+            return super().trace(x, state)
 
     def gains(self) -> dict[str, Tensor]:
         """Of each weight, what a unit of its input is in units of its output, for every row or for all: 2^n."""
-        state = 2.0**-STATE_BITS
-        cells = {f"gru.{name}": layer for name, layer in self.gru.layers() if isinstance(layer, IntegerGruLayer)}
-        return {
-            "conv.weight": torch.tensor(2.0 ** (self.conv.out_bits - self.conv.in_bits)),
-            **{f"{name}.weight_ih": cell.gate_units() * 2.0**-cell.in_bits for name, cell in cells.items()},
-            **{f"{name}.weight_hh": cell.gate_units() * state for name, cell in cells.items()},
-            "attention.project.weight": torch.tensor(2.0**TANH_BITS * state),
-            "attention.score.weight": torch.tensor(2.0**ENERGY_BITS * state),
-            "classifier.weight": torch.tensor(2.0**LOGIT_BITS * state),
-        }
+        gains: dict[str, Tensor] = {}
+        for name, layer in self.named_modules():
+            match layer:
+                case IntegerConv2d() | IntegerDepthwiseConv2d() | IntegerProjection():
+                    gains[f"{name}.weight"] = _power(layer.out_bits - layer.in_bits)
+                case IntegerLinear():
+                    gains[f"{name}.weight"] = _power(layer.out_bits - STATE_BITS)
+                case IntegerCell():
+                    gains[f"{name}.weight_ih"] = layer.row_units() * 2.0**-layer.in_bits
+                    gains[f"{name}.weight_hh"] = layer.row_units() * 2.0**-STATE_BITS
+                case IntegerAttention():
+                    gains[f"{name}.project.weight"] = _power(TANH_BITS - STATE_BITS)
+                    gains[f"{name}.score.weight"] = _power(ENERGY_BITS - STATE_BITS)
+                case IntegerQueryAttention():
+                    gains[f"{name}.query"] = _power(ENERGY_BITS - STATE_BITS)
+        return gains
+
+    def bias_bits(self, path: str) -> int:
+        """Fraction bits of what the layer at `path` adds its bias to."""
+        match self.get_submodule(path):
+            case IntegerConv2d() | IntegerDepthwiseConv2d() | IntegerLinear() as layer:
+                return layer.out_bits
+            case _:
+                return TANH_BITS
+
+
+def _given(calibration: Calibration, name: str) -> int:
+    if (bits := getattr(calibration, name)) is None:
+        raise ConfigError(f"calibration without {name}, which this network needs; calibrate it anew")
+    return int(bits)
+
+
+def _power(bits: int) -> Tensor:
+    return torch.tensor(2.0**bits)
 
 
 def calibrate(model: Spotter, waveforms: Tensor) -> Calibration:
     """The ranges of a float `model`, from sound and from the extremes that no recording holds.
 
-    Log-mels are bounded by the front end, so that none is ever cut off. The convolution's range is what it gives
-    for `waveforms (clips, samples)`, silence, and noise, a square wave and a constant at full scale, each as a
-    stream, with some room beyond.
+    Log-mels are bounded by the front end, so that none is ever cut off. The ranges of what the convolution and the
+    projection give are those for `waveforms (clips, samples)`, silence, and noise, a square wave and a constant at
+    full scale, each as a stream, with some room beyond.
     """
-    front_end, affine = model.config.features, model.normalize
+    front_end, affine, network = model.config.features, model.normalize, model.network
     loudest = math.log(front_end.n_fft * float(model.features.window.square().sum()))  # by Parseval's theorem
     ends = torch.stack([affine.scale * level + affine.shift for level in (math.log(FLOOR), loudest)])
-    with torch.no_grad():
-        maps = [
-            model.network.conv(model.normalize(model.features(sound)).unsqueeze(1))
-            for sound in (waveforms, extremes(front_end.sample_rate).to(waveforms))
-        ]
-    peak = max(float(values.abs().max()) for values in maps)
-    return Calibration(feature_bits=_bits_for(float(ends.abs().max())), map_bits=_bits_for(HEADROOM * peak))
+    peaks: dict[str, float] = {}
+    for sound in (waveforms, extremes(front_end.sample_rate).to(waveforms)):
+        for name, values in _given_by_layers(model, sound):
+            peaks[name] = max(peaks.get(name, 0.0), float(values.abs().max()))
+    bits = {name: _bits_for(HEADROOM * peak) for name, peak in peaks.items()}
+    return Calibration(
+        feature_bits=_bits_for(float(ends.abs().max())),
+        map_bits=bits["conv" if network.depthwise is None else "depthwise"],
+        column_bits=None if network.depthwise is None else bits["conv"],
+        reduced_bits=bits.get("reduce"),
+    )
 
 
-def quantize_to_integers(model: Spotter, calibration: Calibration, *, bits: int = 8) -> Spotter:
+@torch.no_grad()
+def _given_by_layers(model: Spotter, sound: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """What each layer before the recurrent ones gives, with its name."""
+    network, maps = model.network, model.normalize(model.features(sound)).unsqueeze(1)
+    for name, layer in network.front():
+        maps = layer(maps)
+        yield name, maps
+    if network.reduce is not None:
+        yield "reduce", network.reduce(maps.flatten(1, 2))
+
+
+def quantize_to_integers(
+    model: Spotter, calibration: Calibration, *, bits: int = 8, scales: Literal["row", "matrix"] = "row"
+) -> Spotter:
     """A copy of a float `model` that computes as the engine does, with weights of `bits` and int16 in between.
+
+    Args:
+        model: the float model.
+        calibration: the ranges of its values.
+        bits: of a weight, 2 to 8.
+        scales: one for each row of a matrix; or one for all of it, so that its rows have one multiplier.
 
     Raises:
         ModelError: the model is quantised already, or a weight is too large for the arithmetic.
-        ConfigError: bits is not 2 to 8.
+        ConfigError: bits is not 2 to 8, or the calibration is of a network with other layers.
     """
     if is_quantized(model):
         raise ModelError("the model is quantised already; quantise the float model it came from")
     network = IntegerCrnn(model.network.config, calibration)
     network.load_state_dict(model.network.state_dict())
-    with torch.no_grad():
-        network.attention.score.weight.mul_(1 / math.log(2))  # energies in octaves
-        network.attention.score.bias.zero_()
+    _energies_in_octaves(network)
     quantized = quantize(with_network(model, network.train(model.training)), bits=bits)
     _round_affine(quantized.normalize, calibration.feature_bits)
+    if scales == "matrix":
+        _share_scales(network_of(quantized), network)
     _round_scales(network_of(quantized))
     return quantized
+
+
+@torch.no_grad()
+def _energies_in_octaves(network: IntegerCrnn) -> None:
+    match network.attention:
+        case IntegerAttention() as attention:
+            attention.score.weight.mul_(1 / math.log(2))
+            attention.score.bias.zero_()
+        case IntegerQueryAttention() as attention:
+            attention.query.mul_(1 / math.log(2))
 
 
 def network_of(model: Spotter) -> IntegerCrnn:
@@ -179,6 +276,14 @@ def _round_affine(affine: Affine, feature_bits: int) -> None:
     scale, shift, exponent = affine_numbers(affine, feature_bits)
     affine.scale.copy_(scale / 2 ** (exponent + feature_bits))
     affine.shift.copy_(shift / 2**feature_bits)
+
+
+@torch.no_grad()
+def _share_scales(network: IntegerCrnn, floats: IntegerCrnn) -> None:
+    """Give the rows of each matrix scales that are worth the same in units of their outputs."""
+    for name, gain in network.gains().items():
+        quantizer = quantizer_of(network, name)
+        quantizer.scale.copy_(best_shared_scale(floats.get_parameter(name), gain, bits=quantizer.bits))
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch.nn.utils import prune as torch_prune
 from hark.errors import ConfigError, ModelError
 from hark.network.crnn import Crnn
 from hark.network.reference import ReferenceCrnn
-from hark.network.spotter import Spotter, with_network
+from hark.network.spotter import Spotter, two_logits, with_network
 from hark.shrinking.quantization import is_quantized
 
 
@@ -174,6 +174,6 @@ def calibration_loss(waveforms: Tensor, targets: Tensor) -> Loss:
     @torch.no_grad()
     def loss(model: Spotter) -> float:
         model.eval()
-        return float(functional.cross_entropy(model(waveforms)[..., -1], targets))
+        return float(functional.cross_entropy(two_logits(model(waveforms)[..., -1]), targets))
 
     return loss

@@ -79,6 +79,18 @@ def best_scale(weight: Tensor, *, bits: int) -> Tensor:
     return chosen
 
 
+def best_shared_scale(weight: Tensor, gain: Tensor, *, bits: int) -> Tensor:
+    """As `best_scale`, of rows whose scales times their `gain`, `(rows,)` or for all, are one number."""
+    largest = 2 ** (bits - 1) - 1
+    by_row = gain.to(weight).expand(len(weight)).view(-1, *[1] * (weight.ndim - 1))
+    peak = (weight * by_row).abs().max().clamp(min=1e-8)
+    scales = [clipping * peak / largest / by_row for clipping in CLIPPINGS.to(weight)]
+    rounded = [(weight / scale).round().clamp(-largest, largest) * scale for scale in scales]
+    errors = torch.stack([(near - weight).square().sum() for near in rounded])
+    chosen: Tensor = scales[int(errors.argmin())]
+    return chosen
+
+
 def quantize(model: Spotter, *, bits: int = 8) -> Spotter:
     """A copy of `model` whose every weight matrix and kernel is on a grid of `bits`; biases stay float32.
 

@@ -180,7 +180,7 @@ def _check_tensors(config: SpotterConfig, tensors: Mapping[str, Tensor]) -> None
     """Refuse tensors that are not finite, or not exactly the configuration's, before anything is allocated."""
     with torch.device("meta"):
         expected = {
-            **Affine(config.features.n_mels).state_dict(prefix="normalize."),
+            **Affine(config.affine_channels).state_dict(prefix="normalize."),
             **Crnn(config.network).state_dict(prefix="network."),
         }
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}

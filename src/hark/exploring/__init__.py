@@ -1,0 +1,1 @@
+"""From a budget to the front of the best small spotters within it."""
