@@ -30,8 +30,8 @@ def stream_scores(runner: Runner, chunks: Iterable[Sound]) -> Iterator[Scores]:
 def keyword_scores(logits: Floats) -> Scores:
     """How much the keyword is preferred to all else, by logits `(…, classes)` whose last is the keyword's.
 
-    A difference of logits: it ranks exactly as the posterior does, without saturating at 0 and 1. A single logit, the
-    sigmoid of which is the posterior, is that difference.
+    A difference of logits: it ranks exactly as the posterior does, without saturating at 0 and 1. A single logit,
+    whose sigmoid is the posterior, is that difference.
     """
     wide = logits.astype(np.float64)
     return wide[..., 1] - wide[..., 0] if wide.shape[-1] > 1 else wide[..., 0]
