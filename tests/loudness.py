@@ -16,19 +16,23 @@ LOUD, QUIET = 0.5, 0.05
 class Loudness:
     """Every 0.1 s it hears how loud they were."""
 
-    labels = ("", "loud")
     sample_rate = RATE
     step_samples = first_step_samples = RATE // 10
 
+    def __init__(self, labels: tuple[str, ...] = ("", "loud")) -> None:
+        """Of both classes, or of the loud one alone."""
+        self.labels = labels
+
     def stream(self) -> LoudnessStream:
         """Nothing heard."""
-        return LoudnessStream()
+        return LoudnessStream(len(self.labels))
 
 
 class LoudnessStream:
-    """Sound to logits (0, ±5): is the mean level above 0.4?"""
+    """Sound to logits (0, ±5), or the last alone: is the mean level above 0.4?"""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
         self.reset()
 
     def reset(self) -> None:
@@ -36,18 +40,19 @@ class LoudnessStream:
         self._waiting = np.zeros(0, np.float32)
 
     def step_logits(self, sound: Sound, /) -> Floats:
-        """Logits (steps, 2)."""
+        """Logits (steps, classes)."""
         samples = audio.from_pcm16(sound) if sound.dtype == np.int16 else sound
         heard = np.concatenate([self._waiting, samples])
         steps = len(heard) // Loudness.step_samples
         whole, self._waiting = np.split(heard, [steps * Loudness.step_samples])
         levels = np.abs(whole).reshape(steps, Loudness.step_samples).mean(axis=1)
-        return np.stack([np.zeros(steps), np.where(levels > 0.4, 5.0, -5.0)], axis=1).astype(np.float32)
+        both = np.stack([np.zeros(steps), np.where(levels > 0.4, 5.0, -5.0)], axis=1).astype(np.float32)
+        return both[:, -self._classes :]
 
     def step(self, sound: Sound, /) -> Floats:
-        """Posteriors (steps, 2)."""
+        """Posteriors (steps, classes)."""
         odds = np.exp(self.step_logits(sound))
-        return odds / odds.sum(axis=1, keepdims=True)
+        return odds / (odds.sum(axis=1, keepdims=True) if self._classes == 2 else 1 + odds)
 
 
 def recording(path: Path, *, seconds: float, loud_at_s: tuple[float, ...]) -> Path:

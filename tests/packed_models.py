@@ -40,6 +40,8 @@ Floats = npt.NDArray[np.float32]
 ARITHMETICS: tuple[Arithmetic, ...] = ("float32", "integer")
 SMALL = LogMelConfig(n_fft=32, hop_length=8, n_mels=8)
 CELLS = (Gru, MinimalGru, FastGrnn)
+SEPARABLE = ("convolution", "depthwise_convolution", "linear", "minimal_gru", "fast_grnn", "query_attention")
+"""A network of the smaller kinds, as it is trained."""
 INNER = (
     "convolution",
     "pooling",
@@ -55,11 +57,16 @@ INNER = (
 
 
 class Maker:
-    """Makes layers of random shapes and numbers, integer rows from gentle ones to such that clip everywhere."""
+    """Makes layers of random shapes and numbers.
+
+    Most makers in integers are gentle: values of some thousand come out of their layers. Those of the others are
+    of any size, and clip nearly everywhere.
+    """
 
     def __init__(self, arithmetic: Arithmetic, rng: Rng) -> None:
         self.integer = arithmetic == "integer"
         self.rng = rng
+        self.gentle = rng.random() < 0.8
 
     def matrix(self, rows: int, inputs: int, *, bias: bool = True) -> Matrix:
         """Weights and, where there is one, a bias."""
@@ -67,14 +74,27 @@ class Maker:
             weights = self.rng.normal(0, 0.5, (rows, inputs)).astype(np.float32)
             return FloatMatrix(weights, self.rng.normal(0, 0.5, rows).astype(np.float32) if bias else None)
         bits: Literal[4, 8] = 8 if self.rng.random() < 0.6 else 4
+        weights = self.weights(rows, inputs, bits)
         return IntegerMatrix(
             bits=bits,
-            weights=self.weights(rows, inputs, bits),
+            weights=weights,
             multipliers=self.rng.integers(0, 65_536, rows if self.rng.random() < 0.7 else 1).astype(np.uint16),
-            shift=int(self.rng.integers(16)),
-            bias=self.rng.integers(-32_768, 32_768, rows).astype(np.int16) if bias else None,
-            bias_shift=int(self.rng.integers(4)) if bias else 0,
+            shift=self.shift(weights),
+            bias=self.biases(rows) if bias else None,
+            bias_shift=int(self.rng.integers(2 if self.gentle else 4)) if bias else 0,
         )
+
+    def shift(self, weights: npt.NDArray[np.int8]) -> int:
+        """For sums of independent inputs to come out as large as these; or any."""
+        if not self.gentle:
+            return int(self.rng.integers(16))
+        growth = np.sqrt(np.square(weights, dtype=np.float64).sum(axis=1).mean()) + 1
+        return int(np.clip(17 - np.log2(growth) + self.rng.uniform(-1, 1), 0, 15))
+
+    def biases(self, count: int) -> npt.NDArray[np.int16]:
+        """Some thousand, or anything up to the ends of int16."""
+        largest = 4_000 if self.gentle else 32_768
+        return self.rng.integers(-largest, largest, count).astype(np.int16)
 
     def weights(self, rows: int, inputs: int, bits: int) -> npt.NDArray[np.int8]:
         """Rows that may be as large as the accumulator allows."""
@@ -89,7 +109,9 @@ class Maker:
             scale, shift = self.rng.normal(0.2, 0.1, bands), self.rng.normal(0, 1, bands)
             return Affine(scale.astype(np.float32), shift.astype(np.float32))
         scale, shift = self.rng.integers(0, 65_536, bands), self.rng.integers(-20_000, 20_000, bands)
-        return Affine(scale.astype(np.uint16), shift.astype(np.int16), int(self.rng.integers(4, 12)))
+        return Affine(
+            scale.astype(np.uint16), shift.astype(np.int16), int(self.rng.integers(6 if self.gentle else 4, 12))
+        )
 
     def convolution(self, frame: Frame) -> Convolution:
         """Of one to three channels."""
@@ -119,9 +141,9 @@ class Maker:
         return self.cell(FastGrnn, frame, int(self.rng.integers(1, 7)))
 
     def cell(self, kind: type[Gru] | type[MinimalGru] | type[FastGrnn], frame: Frame, units: int) -> Layer:
-        """A recurrent cell; in integers with biases from end to end of their range."""
+        """A recurrent cell."""
         rows, biases = kind.gates * units, (kind.gates + 1) * units
-        bias: Any = self.rng.integers(-32_768, 32_768, biases).astype(np.int16)
+        bias: Any = self.biases(biases)
         if not self.integer:
             bias = self.rng.normal(0, 0.5, biases).astype(np.float32)
         return kind(self.matrix(rows, frame.size, bias=False), self.matrix(rows, units, bias=False), bias)
@@ -165,7 +187,7 @@ def random_model(
         arithmetic=arithmetic,
         front_end=front_end,
         layers=tuple(layers),
-        labels=("", "wörd", "other")[:classes],
+        labels=("wörd",) if classes == 1 else ("", "wörd", "other")[:classes],
         logit_bits=int(rng.integers(31)) if arithmetic == "integer" else 0,
         operating_point=OperatingPoint(0.5, 3, 1.25) if rng.random() < 0.5 else None,
         metadata={"licence": "CC0-1.0", "seed": seed} if rng.random() < 0.5 else {},

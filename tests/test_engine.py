@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from front_ends import COMMON, SIZES, front_ends, some_sound
 from hark import _engine
 from hark.errors import UsageError
-from hark.packed import packing
+from hark.packed import float32_math, integer_arithmetic, packing
 from hark.packed.front_end import log_mels
 from hark.packed.front_end_settings import LogMelConfig
 from hark.packed.network_reference import NetworkReference, posteriors
@@ -24,6 +25,8 @@ from hark.packed.packed_layers import (
     Affine,
     Arithmetic,
     Convolution,
+    DepthwiseConvolution,
+    FastGrnn,
     FloatMatrix,
     Frame,
     Function,
@@ -32,9 +35,10 @@ from hark.packed.packed_layers import (
     Layer,
     Linear,
     Matrix,
+    MinimalGru,
 )
 from hark.packed.packed_model import PackedModel
-from packed_models import ARITHMETICS, Maker, packed_models, random_model
+from packed_models import ARITHMETICS, CELLS, SEPARABLE, Maker, packed_models, random_model
 
 Floats = npt.NDArray[np.float32]
 Sound = npt.NDArray[np.int16] | npt.NDArray[np.float32]
@@ -116,7 +120,7 @@ def test_logits_of_any_model_have_the_bits_of_the_reference(
 
 @st.composite
 def wide_models(draw: st.DrawFn) -> PackedModel:
-    """CRNNs of up to a hundred bins, nine channels and seventy units: rows and bins of every number of vectors."""
+    """Of up to a hundred bins, nine channels and seventy units: rows and bins of every number of vectors."""
     rng = np.random.default_rng(draw(st.integers(0, 9_999)))
     arithmetic = draw(st.sampled_from(ARITHMETICS))
     make = Maker(arithmetic, rng)
@@ -130,10 +134,14 @@ def wide_models(draw: st.DrawFn) -> PackedModel:
         Convolution(make.matrix(channels, kernel[0] * kernel[1]), kernel, stride),
     ]
     frame = layers[-1].after(frame)
-    bias = rng.integers(-3_000, 3_000, 4 * units).astype(np.int16 if arithmetic == "integer" else np.float32)
-    from_input = make.matrix(3 * units, frame.size, bias=False)
-    layers.append(Gru(from_input, make.matrix(3 * units, units, bias=False), bias))
-    layers.append(make.attention(Frame(1, units)))
+    if draw(st.booleans()):
+        kernel = (draw(st.integers(1, frame.bins)), draw(st.integers(1, 5)))
+        stride = (draw(st.integers(1, 5)), draw(st.integers(1, kernel[1])))
+        layers.append(DepthwiseConvolution(make.matrix(channels, kernel[0] * kernel[1]), kernel, stride))
+        frame = layers[-1].after(frame)
+    layers.append(make.cell(draw(st.sampled_from(CELLS)), frame, units))
+    attention = draw(st.sampled_from([make.attention, make.query_attention]))
+    layers.append(attention(Frame(1, units)))
     layers.append(make.linear(Frame(1, units), outputs=classes))
     labels = tuple(str(index) for index in range(classes))
     return PackedModel(arithmetic=arithmetic, front_end=config, layers=tuple(layers), labels=labels).check()
@@ -216,16 +224,20 @@ def test_functions_of_many_values_have_the_bits_of_the_reference(
 
 
 @variants
+@pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
-def test_a_wide_gru_has_the_right_bits_for_thousands_of_steps(variant: str, arithmetic: Arithmetic) -> None:
+def test_a_wide_cell_has_the_right_bits_for_thousands_of_steps(
+    variant: str, arithmetic: Arithmetic, kind: type[Gru | MinimalGru | FastGrnn]
+) -> None:
     """Its states come out one by one, and so often that the rare ties of rounding are among them."""
     rng = np.random.default_rng(7)
     make, config, units = Maker(arithmetic, rng), LogMelConfig(n_fft=8, hop_length=2, n_mels=2), 70
-    bias = rng.normal(0, 0.5, 4 * units) if arithmetic == "float32" else rng.integers(-2_000, 2_000, 4 * units)
-    gates = [make.matrix(3 * units, inputs, bias=False) for inputs in (2, units)]
-    gru = Gru(gates[0], gates[1], bias.astype(np.float32 if arithmetic == "float32" else np.int16))
+    biases = (kind.gates + 1) * units
+    bias = rng.normal(0, 0.5, biases) if arithmetic == "float32" else rng.integers(-2_000, 2_000, biases)
+    rows = [make.matrix(kind.gates * units, inputs, bias=False) for inputs in (2, units)]
+    cell = kind(rows[0], rows[1], bias.astype(np.float32 if arithmetic == "float32" else np.int16))
     labels = tuple(str(unit) for unit in range(units))
-    layers = (make.affine(Frame(1, 2)), gru, Linear(identity(arithmetic, units)))
+    layers = (make.affine(Frame(1, 2)), cell, Linear(identity(arithmetic, units)))
     model = PackedModel(arithmetic=arithmetic, front_end=config, layers=layers, labels=labels)
     sound = some_sound(6_000, seed=1)
     ours = opened(model, variant).stream().step_logits(sound)
@@ -235,10 +247,11 @@ def test_a_wide_gru_has_the_right_bits_for_thousands_of_steps(variant: str, arit
 @variants
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
 @pytest.mark.parametrize("config", COMMON, ids=lambda config: f"{config.n_fft}")
-def test_common_front_ends_feed_every_layer(variant: str, arithmetic: str, config: LogMelConfig) -> None:
-    model = random_model(arithmetic, ["convolution", "gru", "gru", "attention"], seed=3, front_end=config)  # type: ignore[arg-type]
-    sound = enough_sound(model, steps=12)
-    assert np.array_equal(opened(model, variant).stream().step_logits(sound), reference_logits(model, sound))
+def test_common_front_ends_feed_every_layer(variant: str, arithmetic: Arithmetic, config: LogMelConfig) -> None:
+    for inner in (["convolution", "gru", "gru", "attention"], SEPARABLE):
+        model = random_model(arithmetic, inner, seed=3, front_end=config)
+        sound = enough_sound(model, steps=12)
+        assert np.array_equal(opened(model, variant).stream().step_logits(sound), reference_logits(model, sound))
 
 
 @variants
@@ -284,9 +297,11 @@ def test_what_is_no_number_is_silence_and_is_counted(variant: str) -> None:
 
 @variants
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
-def test_a_second_of_each_extreme_leaves_a_healthy_state(variant: str, arithmetic: str) -> None:
+def test_a_second_of_each_extreme_leaves_a_healthy_state(variant: str, arithmetic: Arithmetic) -> None:
     """After silence, full scale, a constant and clipped noise a stream gives what the reference gives."""
-    model = random_model(arithmetic, ["convolution", "gru", "gru", "attention"], seed=5)  # type: ignore[arg-type]
+    models = [
+        random_model(arithmetic, inner, seed=5) for inner in (["convolution", "gru", "attention"], SEPARABLE)
+    ]
     rng = np.random.default_rng(0)
     levels = [
         np.zeros(8_000),
@@ -295,13 +310,61 @@ def test_a_second_of_each_extreme_leaves_a_healthy_state(variant: str, arithmeti
         rng.choice([-32_768, 32_767], 8_000),
     ]
     sound = np.concatenate(levels).astype(np.int16)
+    for model in models:
+        ours = opened(model, variant).stream().step_logits(sound)
+        assert np.all(np.isfinite(ours))
+        assert np.array_equal(ours, reference_logits(model, sound))
+
+
+@variants
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_largest_sums_of_a_fast_cell_fit_32_bits(variant: str, sign: Literal[-1, 1]) -> None:
+    """After silence all states are -32,767; loud sound, or more silence, brings A + b + 1 to an end of int32."""
+    row = np.array([127] * 512 + [56] * 8 + [66], np.int8)
+    units, full = len(row), np.full(1, 65_535, np.uint16)
+    rows = np.tile(row, (units, 1))
+    from_input = IntegerMatrix(bits=8, weights=rows, multipliers=full, shift=15)
+    from_state = IntegerMatrix(bits=8, weights=sign * rows, multipliers=full, shift=15)
+    bias = np.repeat(np.int16([32_767 if sign < 0 else -32_768, 32_767]), units)
+    assert integer_arithmetic.product(from_input, np.full((1, units), 32_767)).max() == 2**30 - 2**14 - 1
+    layers = (
+        Affine(full, np.full(1, 32_767, np.int16), 0),
+        FastGrnn(from_input, from_state, bias),
+        Linear(identity("integer", units)),
+    )
+    model = PackedModel(
+        arithmetic="integer",
+        front_end=LogMelConfig(sample_rate=1_000, n_fft=4_096, hop_length=4_096, n_mels=units),
+        layers=layers,
+        labels=tuple(str(unit) for unit in range(units)),
+    ).check()
+    silent, loud = (
+        np.zeros((1 if sign < 0 else 2) * 4_096, np.int16),
+        np.asarray(some_sound(3 * 4_096, seed=2), np.int16),
+    )
+    sound = np.concatenate([silent, loud])
     ours = opened(model, variant).stream().step_logits(sound)
-    assert np.all(np.isfinite(ours))
+    assert len(np.unique(ours)) > 1
     assert np.array_equal(ours, reference_logits(model, sound))
 
 
 @variants
-@pytest.mark.parametrize("name", ["v1-integer.hark", "v1-float32.hark"])
+@pytest.mark.parametrize("inner", [SEPARABLE, ["convolution", "gru", "attention"]])
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_a_model_of_one_class_gives_the_sigmoid_of_its_logit(
+    variant: str, arithmetic: Arithmetic, inner: list[str]
+) -> None:
+    models = (random_model(arithmetic, inner, seed=seed) for seed in range(20))
+    model = next(model for model in models if len(model.labels) == 1)
+    sound, engine = enough_sound(model, steps=9), opened(model, variant)
+    logits = engine.stream().step_logits(sound)
+    assert engine.describe()["labels"] == ("wörd",)
+    assert np.array_equal(logits, reference_logits(model, sound))
+    assert np.array_equal(engine.stream().step(sound), float32_math.sigmoid(logits))
+
+
+@variants
+@pytest.mark.parametrize("name", [path.name for path in sorted(GOLDEN.glob("*.hark"))])
 def test_golden_files_open_for_ever_with_the_bits_of_the_reference(variant: str, name: str) -> None:
     file = (GOLDEN / name).read_bytes()
     model = packing.from_bytes(file)

@@ -6,6 +6,7 @@ import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,16 +21,19 @@ from hark.packed.packed_layers import (
     Activation,
     Affine,
     Convolution,
+    DepthwiseConvolution,
     FloatMatrix,
     IntegerMatrix,
     Layer,
     Linear,
     MeanPooling,
+    QueryAttention,
 )
 from hark.packed.packed_model import PackedModel
 from packed_models import ARITHMETICS, INNER, SMALL, random_model
 
 GOLDEN = Path(__file__).parent / "golden"
+golden = pytest.mark.parametrize("name", [path.name for path in sorted(GOLDEN.glob("*.hark"))])
 law = settings(max_examples=300, deadline=None, derandomize=True)
 
 
@@ -57,7 +61,7 @@ def sealed(body: bytes) -> bytes:
     return b"HARK" + struct.pack("<I", zlib.crc32(checked)) + checked
 
 
-@pytest.mark.parametrize("name", ["v1-integer.hark", "v1-float32.hark"])
+@golden
 def test_every_truncation_and_every_flipped_bit_is_refused(name: str) -> None:
     file = (GOLDEN / name).read_bytes()
     length = struct.unpack_from("<I", file, 8)[0]
@@ -73,7 +77,7 @@ PATCHES = (b"\x00", b"\x01", b"\x7f", b"\x80", b"\xff", b"\x00\x00\x80\x7f", b"\
 """What is put in every place of a file: numbers at their borders, infinity and NaN."""
 
 
-@pytest.mark.parametrize("name", ["v1-integer.hark", "v1-float32.hark"])
+@golden
 def test_engine_and_reader_agree_on_every_place_of_a_golden_file(name: str) -> None:
     file = (GOLDEN / name).read_bytes()
     body = file[12 : struct.unpack_from("<I", file, 8)[0]]
@@ -169,6 +173,9 @@ def affine(arithmetic: str, bands: int) -> Affine:
 RULED = LogMelConfig(n_fft=128, hop_length=8, n_mels=20)
 LAST = Linear(float_matrix(2, 20))
 LONG_POOLING = MeanPooling((1, 4_096), (1, 1))
+QUERY = FloatMatrix(np.zeros((1, 20), np.float32))
+THREE_CHANNELS = Convolution(float_matrix(3, 1), (1, 1), (1, 1))
+LAST_OF_THREE = Linear(float_matrix(2, 60))
 RULES: dict[str, tuple[Layer, ...]] = {
     "valid": (affine("float32", 20), LAST),
     "an affine of three bands for twenty": (affine("float32", 3), LAST),
@@ -177,6 +184,26 @@ RULES: dict[str, tuple[Layer, ...]] = {
     "three logits for two labels": (Linear(float_matrix(3, 20)),),
     "a kernel higher than the frame": (MeanPooling((21, 1), (1, 1)), LAST),
     "a stride longer than the kernel": (MeanPooling((1, 1), (1, 2)), LAST),
+    "a depthwise convolution of three channels": (
+        *(THREE_CHANNELS, DepthwiseConvolution(float_matrix(3, 6), (3, 2), (1, 1)), Linear(float_matrix(2, 54))),
+    ),
+    "a depthwise kernel higher than the frame": (
+        *(THREE_CHANNELS, DepthwiseConvolution(float_matrix(3, 21), (21, 1), (1, 1)), LAST_OF_THREE),
+    ),
+    "a depthwise stride longer than the kernel": (
+        *(THREE_CHANNELS, DepthwiseConvolution(float_matrix(3, 1), (1, 1), (1, 2)), LAST_OF_THREE),
+    ),
+    "two depthwise kernels for three channels": (
+        *(THREE_CHANNELS, DepthwiseConvolution(float_matrix(2, 1), (1, 1), (1, 1)), LAST_OF_THREE),
+    ),
+    "a query over as many steps as may be": (QueryAttention(QUERY, 4_096), LAST),
+    "a query of three rows": (QueryAttention(FloatMatrix(np.zeros((3, 20), np.float32)), 5), LAST),
+    "a query that is too short": (QueryAttention(FloatMatrix(np.zeros((1, 19), np.float32)), 5), LAST),
+    "a query over 1,052,672 values": (
+        Linear(float_matrix(4_096, 20)),
+        QueryAttention(FloatMatrix(np.zeros((1, 4_096), np.float32)), 257),
+        Linear(float_matrix(2, 4_096)),
+    ),
     "a mean of 69,632 values": (MeanPooling((17, 4_096), (1, 1)), Linear(float_matrix(2, 4))),
     "a frame of 4,100 values": (Convolution(float_matrix(205, 1), (1, 1), (1, 1)), Linear(float_matrix(2, 4_100))),
     "65,521 frames before the first step": (*[LONG_POOLING] * 16, LAST),
@@ -184,7 +211,13 @@ RULES: dict[str, tuple[Layer, ...]] = {
     "32 layers": (*[Activation("tanh")] * 31, LAST),
     "33 layers": (*[Activation("tanh")] * 32, LAST),
 }
-VALID = {"valid", "65,521 frames before the first step", "32 layers"}
+VALID = {
+    "valid",
+    "a depthwise convolution of three channels",
+    "a query over as many steps as may be",
+    "65,521 frames before the first step",
+    "32 layers",
+}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -218,6 +251,24 @@ def test_the_half_byte_that_an_odd_row_of_4_bits_leaves_is_zero() -> None:
     for last, is_right in ((b"\x07", True), (b"\x17", False)):
         patched = sealed(body.replace(b"\x21\x43\x65\x07", b"\x21\x43\x65" + last))
         assert takes(patched) == is_valid(patched) == is_right
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_single_row_has_one_multiplier_without_a_form_of_its_own(bits: Literal[4, 8], rows: int) -> None:
+    """Forms 3 and 4 need two rows: a model is one file and no other."""
+    one = np.ones(1, np.uint16)
+    weights = np.full((rows, 8), 16, np.int8)
+    matrix = IntegerMatrix(bits=bits, weights=weights, multipliers=one, shift=0, bias=np.zeros(rows, np.int16))
+    labels = ("word", "")[:rows]
+    layers = (affine("integer", 8), Linear(matrix))
+    body = packing.to_bytes(PackedModel(arithmetic="integer", front_end=SMALL, layers=layers, labels=labels))[12:]
+    form = {8: 1, 4: 2}[bits]
+    place = body.rindex(bytes([5, rows])) + 2
+    assert body[place] == (form if rows == 1 else form + 2)
+    other = sealed(body[:place] + bytes([form + 2]) + body[place + 1 :])
+    assert takes(sealed(body))
+    assert takes(other) == is_valid(other) == (rows == 2)
 
 
 def test_a_model_says_what_is_in_its_file() -> None:

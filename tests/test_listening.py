@@ -50,6 +50,21 @@ def test_scores_of_a_stream_do_not_depend_on_its_chunks(
     np.testing.assert_allclose(np.concatenate(scores), whole, atol=1e-5)
 
 
+def test_a_logit_that_stands_alone_is_the_score_and_its_sigmoid_the_posterior(tmp_path: Path) -> None:
+    """Of one class or of two: the same scores, posteriors, detections and hits."""
+    alone = Loudness(("loud",))
+    path = recording(tmp_path / "r.wav", seconds=12, loud_at_s=(2, 7))
+    sound = audio.read(path)
+    (one,), (two,) = stream_scores(alone, [sound]), stream_scores(PERFECT, [sound])
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_allclose(alone.stream().step(sound)[:, 0], posterior(one), rtol=1e-6)
+    times = [[found.time_s for found in detections_in(runner, path, HALF)] for runner in (alone, PERFECT)]
+    assert times[0] == times[1]
+    assert len(times[0]) == 2
+    truth = [Clip(path, "loud", "s", start_s=start, duration_s=1.0) for start in (2, 7)]
+    assert judge_recordings(alone, truth, HALF) == judge_recordings(PERFECT, truth, HALF)
+
+
 def test_scores_of_a_stream_are_the_offline_ones_in_float64(heard: tuple[TorchRunner, np.ndarray]) -> None:
     runner, scores = heard
     with torch.no_grad():

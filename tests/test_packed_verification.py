@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hark.packed.packed_layers import Arithmetic
 from hark.proof.checks import Floats, Verification
 from hark.proof.packed_verification import packed_checks, verify_packed
 from hark.runtime import Model
-from packed_models import ARITHMETICS, random_model
+from packed_models import ARITHMETICS, SEPARABLE, random_model
 
 SLOW = LogMelConfig(sample_rate=1_000, n_fft=64, hop_length=50, n_mels=8)
 """So few samples a second that seconds cost little."""
@@ -27,9 +28,18 @@ def failed(verification: Verification) -> list[str]:
     return [check.name for check in verification.checks if not check.passed]
 
 
+def one_class_of(arithmetic: Arithmetic) -> bytes:
+    model = random_model(arithmetic, SEPARABLE, seed=8, front_end=SLOW)
+    assert model.labels == ("wörd",)
+    return packing.to_bytes(model)
+
+
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
-def test_an_engine_s_file_is_proved_without_any_difference(arithmetic: Arithmetic) -> None:
-    verification = verify_packed(file_of(arithmetic), seconds=30)
+@pytest.mark.parametrize("make", [file_of, one_class_of])
+def test_an_engine_s_file_is_proved_without_any_difference(
+    make: Callable[[Arithmetic], bytes], arithmetic: Arithmetic
+) -> None:
+    verification = verify_packed(make(arithmetic), seconds=30)
     assert verification.passed, failed(verification)
     assert [check.name.removeprefix("engine, ") for check in verification.checks] == [
         "chunks", "reset", "beside", "endless", "side by side", "reference",

@@ -6,6 +6,7 @@ import struct
 import tracemalloc
 import zlib
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,17 @@ from hark.errors import ModelFileError
 from hark.judging.detection import OperatingPoint
 from hark.packed import packing
 from hark.packed.front_end_settings import LogMelConfig
+from hark.packed.layer_packing import KINDS
 from hark.packed.network_reference import NetworkReference
+from hark.packed.packed_layers import IntegerMatrix
 from hark.packed.packed_model import PackedModel
 from packed_models import INNER, packed_models, random_model, some_features
 
 GOLDEN = Path(__file__).parent / "golden"
 FORMAT = Path(__file__).parents[1] / "docs" / "format.md"
 
+GOLDEN_FILES = ("v1-integer", "v1-float32", "v1-cells-integer", "v1-cells-float32")
+golden = pytest.mark.parametrize("name", GOLDEN_FILES)
 law = settings(max_examples=150, deadline=None, derandomize=True)
 
 
@@ -78,9 +83,9 @@ def test_any_bytes_under_a_right_checksum_are_refused_or_are_a_whole_model(
         assert packing.to_bytes(read) == core
 
 
-@pytest.mark.parametrize("arithmetic", ["float32", "integer"])
-def test_every_flipped_bit_is_seen(arithmetic: str) -> None:
-    file = (GOLDEN / f"v1-{arithmetic}.hark").read_bytes()
+@golden
+def test_every_flipped_bit_is_seen(name: str) -> None:
+    file = (GOLDEN / f"{name}.hark").read_bytes()
     for bit in range(8 * len(file)):
         flipped = bytearray(file)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -88,9 +93,9 @@ def test_every_flipped_bit_is_seen(arithmetic: str) -> None:
             packing.from_bytes(bytes(flipped))
 
 
-@pytest.mark.parametrize("arithmetic", ["float32", "integer"])
-def test_every_cut_is_seen_but_the_one_that_takes_the_metadata_off(arithmetic: str) -> None:
-    file = (GOLDEN / f"v1-{arithmetic}.hark").read_bytes()
+@golden
+def test_every_cut_is_seen_but_the_one_that_takes_the_metadata_off(name: str) -> None:
+    file = (GOLDEN / f"{name}.hark").read_bytes()
     for size in set(range(len(file))) - {length_of(file)}:
         with pytest.raises(ModelFileError):
             packing.from_bytes(file[:size])
@@ -115,23 +120,41 @@ def test_metadata_need_their_checksum_and_must_be_an_object() -> None:
         packing.to_bytes(replace(random_model("integer", []), metadata={"story": "x" * 70_000}))
 
 
-@pytest.mark.parametrize("arithmetic", ["float32", "integer"])
-def test_files_of_version_1_open_for_ever(arithmetic: str) -> None:
+@golden
+def test_files_of_version_1_open_for_ever(name: str) -> None:
     """Made once; that they open, and what they then say, may never change."""
-    expected = json.loads((GOLDEN / "v1.json").read_text())
-    model = packing.load(GOLDEN / f"v1-{arithmetic}.hark")
-    assert model.labels == ("", "hé")
+    family, _, arithmetic = name.rpartition("-")
+    expected = json.loads((GOLDEN / f"{family}.json").read_text())
+    model = packing.load(GOLDEN / f"{name}.hark")
+    assert model.labels == (("hé",) if family == "v1-cells" else ("", "hé"))
     assert model.operating_point == OperatingPoint(0.75, 2, 1.5)
     assert model.metadata == {"licence": "CC0-1.0"}
     features = np.array(expected["features"], np.float32)
     assert NetworkReference(model)(features).tolist() == expected[arithmetic]
-    assert packing.to_bytes(model) == (GOLDEN / f"v1-{arithmetic}.hark").read_bytes()
+    assert packing.to_bytes(model) == (GOLDEN / f"{name}.hark").read_bytes()
 
 
-def test_the_example_in_the_document_is_the_golden_file() -> None:
-    example = FORMAT.read_text().split("## An example", 1)[1]
-    rows = re.findall(r"^\| \d+ \| `([0-9A-F ]+)` \|", example, re.M)
-    assert bytes.fromhex("".join(rows)) == (GOLDEN / "v1-integer.hark").read_bytes()
+def test_the_golden_files_have_every_kind_of_layer_and_form_of_matrix() -> None:
+    models = [packing.load(GOLDEN / f"{name}.hark") for name in GOLDEN_FILES]
+    for arithmetic in ("integer", "float32"):
+        layers = [layer for model in models if model.arithmetic == arithmetic for layer in model.layers]
+        assert {type(layer) for layer in layers} == {kind.layer for kind in KINDS.values()}
+    matrices = [values for model in models for layer in model.layers for values in vars(layer).values()]
+    forms = {
+        (matrix.bits, len(matrix.multipliers) == len(matrix.weights))
+        for matrix in matrices
+        if isinstance(matrix, IntegerMatrix)
+    }
+    assert forms == {(8, True), (4, True), (8, False), (4, False)}
+
+
+@pytest.mark.parametrize(("title", "name"), [("An", "v1-integer"), ("Another", "v1-cells-integer")])
+def test_the_examples_in_the_document_are_the_golden_files(title: str, name: str) -> None:
+    example = FORMAT.read_text().split(f"## {title} example", 1)[1].split("## ", 1)[0]
+    rows = re.findall(r"^\| (\d+) \| `([0-9A-F ]+)` \|", example, re.M)
+    assert bytes.fromhex("".join(numbers for _, numbers in rows)) == (GOLDEN / f"{name}.hark").read_bytes()
+    sizes = [len(bytes.fromhex(numbers)) for _, numbers in rows]
+    assert [int(offset) for offset, _ in rows] == [0, *accumulate(sizes[:-1])]
 
 
 def test_floats_lie_at_multiples_of_four() -> None:
@@ -145,13 +168,14 @@ def test_floats_lie_at_multiples_of_four() -> None:
 
 
 def test_an_integer_file_has_no_byte_too_many() -> None:
-    """Header 14, front end 5, outputs 2 + labels, count 1, affine 3 + 4 n, linear 2 + 2 + (2 + n + 2) per row."""
+    """Header 14, front end 5, outputs 2 + labels, count 1, affine 3 + 4 n, linear 4 + 2 m + (n + 2) per row."""
     model = replace(random_model("integer", [], seed=4), operating_point=None, metadata={})
     affine, linear = model.layers
     labels = 1 + sum(1 + len(label.encode()) for label in model.labels)
     rows, inputs = linear.matrix.weights.shape
     weights = rows * inputs * linear.matrix.bits // 8
-    expected = 14 + 1 + 5 + 2 + labels + 1 + (3 + 4 * len(affine.scale)) + (4 + 4 * rows + weights)
+    expected = 14 + 1 + 5 + 2 + labels + 1 + (3 + 4 * len(affine.scale))
+    expected += 4 + 2 * len(linear.matrix.multipliers) + weights + 2 * rows
     assert len(packing.to_bytes(model)) == expected
 
 
@@ -191,7 +215,7 @@ def test_what_stands_before_the_layers_is_checked(at: int, value: bytes, message
         packing.from_bytes(sealed(core))
 
 
-@pytest.mark.parametrize("kind", [2, 3, 4, 5])
+@pytest.mark.parametrize("kind", [2, 3, 4, 5, 8, 9, 10, 11])
 def test_a_small_file_cannot_make_the_reader_allocate_much(kind: int) -> None:
     model = replace(random_model("integer", []), metadata={})
     body = packing.to_bytes(model)

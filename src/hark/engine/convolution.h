@@ -4,9 +4,13 @@
  *
  *   first   float32 weights (pairs of channels, inputs, 2), or
  *           int16 weights (pairs of channels, pairs of frames, taps, 2 channels, 2 frames)
- *   second  uint32 (taps): where the inputs of output bin 0 lie in a frame, for each channel in and kernel bin
+ *   second  uint32 (taps): where the inputs of output bin 0 lie in a frame, for each channel seen and kernel bin
  *
- * and integers of two frames are interleaved in scratch, so that one instruction takes both. */
+ * where a depthwise convolution, whose channels have nothing to share, has pairs of one channel and zeros; and
+ * integers of two frames are interleaved in scratch, so that one instruction takes both. */
+
+/* The first of the channels that come in which an output channel sees. */
+static size_t first_seen(const hark_layer *layer, size_t channel) { return layer->kind == CONVOLUTION ? 0 : channel; }
 
 #if HARK_LANES > 1
 
@@ -16,11 +20,19 @@ enum { BLOCK_VECTORS = 2 };
 enum { BLOCK_VECTORS = 4 }; /* of output bins, whose sums stay in registers */
 #endif
 
+/* Output channels in a pair. */
+static size_t pair_channels(const hark_layer *layer) { return layer->kind == CONVOLUTION ? 2 : 1; }
+
+/* Kernel bins of all channels that an output channel sees. */
+static size_t count_taps(const hark_layer *layer) {
+  return layer->kind == CONVOLUTION ? (size_t)layer->channels * layer->kernel_bins : layer->kernel_bins;
+}
+
 /* Adds the products of a window's frames to the sums of two output channels, over `vectors` vectors of bins. */
 INLINE void add_window_f32(const hark_layer *layer, const float *window, const size_t vectors, const float *weights,
                            f32_lanes acc[2][BLOCK_VECTORS]) {
   const uint32_t *place = layer->second.weights;
-  const size_t taps = (size_t)layer->channels * layer->kernel_bins;
+  const size_t taps = count_taps(layer);
   for (size_t frame = 0; frame < layer->kernel_frames; frame++, window += layer->row_values)
     for (size_t tap = 0; tap < taps; tap++, weights += 2)
       for (size_t v = 0; v < vectors; v++) {
@@ -33,7 +45,7 @@ INLINE void add_window_f32(const hark_layer *layer, const float *window, const s
 INLINE void add_window_i16(const hark_layer *layer, const int32_t *window, const size_t vectors,
                            const int32_t *weights, i32_lanes acc[2][BLOCK_VECTORS]) {
   const uint32_t *place = layer->second.weights;
-  const size_t taps = (size_t)layer->channels * layer->kernel_bins;
+  const size_t taps = count_taps(layer);
   for (size_t frame = 0; frame < layer->kernel_frames; frame += 2, window += layer->row_values)
     for (size_t tap = 0; tap < taps; tap++, weights += 2)
       for (size_t v = 0; v < vectors; v++) {
@@ -60,9 +72,19 @@ static int next_block(const hark_layer *layer, output_block *b) {
   const size_t most = BLOCK_VECTORS * HARK_LANES;
   b->bin += b->bins;
   if (b->bin == layer->out_bins) b->bin = 0, b->channel += b->channels;
-  b->channels = layer->out_channels - b->channel < 2 ? layer->out_channels - b->channel : 2;
+  b->channels = b->channel + 1u < layer->out_channels ? pair_channels(layer) : layer->out_channels - b->channel;
   b->bins = layer->out_bins - b->bin < most ? layer->out_bins - b->bin : most;
   return b->channels > 0;
+}
+
+/* Where the inputs of a block begin in each frame. */
+static size_t block_place(const hark_layer *layer, const output_block *b) {
+  return first_seen(layer, b->channel) * layer->phases * layer->phase_bins + b->bin;
+}
+
+/* Where its weights are, in numbers of four bytes. */
+static size_t block_weights(const hark_layer *layer, const output_block *b, size_t pair_numbers) {
+  return b->channel / pair_channels(layer) * pair_numbers;
 }
 
 /* y (channels, out_bins) of a window. */
@@ -70,7 +92,8 @@ static void convolve_f32(const hark_layer *layer, const float *rows, void *scrat
   const hark_matrix *m = &layer->first;
   (void)scratch;
   for (output_block b = {0, 0, 0, 0}; next_block(layer, &b);) {
-    const float *window = rows + b.bin, *weights = (const float *)m->weights + b.channel * m->inputs;
+    const float *window = rows + block_place(layer, &b);
+    const float *weights = (const float *)m->weights + block_weights(layer, &b, 2 * m->inputs);
     const size_t vectors = padded(b.bins) / HARK_LANES;
     f32_lanes acc[2][BLOCK_VECTORS];
     for (size_t c = 0; c < 2; c++)
@@ -100,18 +123,18 @@ static size_t convolution_scratch(const hark_model *model, const hark_layer *lay
 
 static void convolve_i16(const hark_layer *layer, const int16_t *rows, void *scratch, int16_t *y) {
   const hark_matrix *m = &layer->first;
-  const size_t channel_weights = (layer->kernel_frames + 1u) / 2 * layer->channels * layer->kernel_bins;
+  const size_t pair_numbers = (layer->kernel_frames + 1u) / 2 * count_taps(layer) * 2;
   interleave_frames(layer, rows, scratch);
   for (output_block b = {0, 0, 0, 0}; next_block(layer, &b);) {
-    const int32_t *window = (const int32_t *)scratch + b.bin;
-    const int32_t *weights = (const int32_t *)m->weights + b.channel * channel_weights;
+    const int32_t *window = (const int32_t *)scratch + block_place(layer, &b);
+    const int32_t *weights = (const int32_t *)m->weights + block_weights(layer, &b, pair_numbers);
     const size_t vectors = padded(b.bins) / HARK_LANES;
     i32_lanes acc[2][BLOCK_VECTORS];
     memset(acc, 0, sizeof acc);
     ADD_WINDOW(add_window_i16)
     for (size_t c = 0; c < b.channels; c++) {
       int16_t results[BLOCK_VECTORS * HARK_LANES];
-      i32_lanes multiplier = all_lanes(u16_at(m->multipliers, b.channel + c));
+      i32_lanes multiplier = all_lanes(multiplier_of(m, b.channel + c));
       i32_lanes bias = all_lanes(bias_i32(m, b.channel + c));
       for (size_t v = 0; v < vectors; v++)
         store_i16(results + v * HARK_LANES, clamp(requantize(acc[c][v], multiplier, m->shift) + bias));
@@ -122,7 +145,8 @@ static void convolve_i16(const hark_layer *layer, const int16_t *rows, void *scr
 
 static void prepare_convolution(const hark_model *model, hark_layer *layer, pieces *memory) {
   hark_matrix *m = &layer->first;
-  size_t taps = (size_t)layer->channels * layer->kernel_bins, channel_pairs = (layer->out_channels + 1u) / 2;
+  size_t taps = count_taps(layer), channels = pair_channels(layer);
+  size_t channel_pairs = (layer->out_channels + channels - 1) / channels;
   size_t frame_pairs = (layer->kernel_frames + 1u) / 2;
   size_t pair_numbers = model->is_integer ? frame_pairs * taps * 2 : m->inputs * 2u; /* of four bytes */
   uint32_t *place = piece(memory, taps * sizeof *place);
@@ -135,10 +159,10 @@ static void prepare_convolution(const hark_model *model, hark_layer *layer, piec
   const uint8_t *row = m->weights;
   for (size_t c = 0; c < layer->out_channels; c++, row += model->is_integer ? row_bytes(m) : 4 * m->inputs) {
     for (size_t i = 0; i < m->inputs; i++) {
-      size_t frame = i / taps, pair = c / 2 * frame_pairs + frame / 2;
+      size_t frame = i / taps, pair = c / channels * frame_pairs + frame / 2, half = c % channels;
       if (model->is_integer)
-        ((int16_t *)weights)[((pair * taps + i % taps) * 2 + c % 2) * 2 + frame % 2] = (int16_t)weight_at(m, row, i);
-      else ((float *)weights)[(c / 2 * m->inputs + i) * 2 + c % 2] = f32_at(row, i);
+        ((int16_t *)weights)[((pair * taps + i % taps) * 2 + half) * 2 + frame % 2] = (int16_t)weight_at(m, row, i);
+      else ((float *)weights)[(c / channels * m->inputs + i) * 2 + half] = f32_at(row, i);
     }
   }
   m->weights = weights;
@@ -152,14 +176,18 @@ static size_t convolution_scratch(const hark_model *model, const hark_layer *lay
   return 0;
 }
 
+/* From one channel that an output channel sees to the next, over the end of a frame to the next frame's. */
+static size_t next_seen(const hark_layer *layer) { return layer->kind == CONVOLUTION ? 1 : layer->channels; }
+
 static void convolve_f32(const hark_layer *layer, const float *rows, void *scratch, float *y) {
   (void)scratch;
   const hark_matrix *m = &layer->first;
+  const size_t end = (size_t)layer->kernel_frames * layer->channels, step = next_seen(layer);
   for (size_t c = 0; c < layer->out_channels; c++)
     for (size_t bin = 0; bin < layer->out_bins; bin++) {
       size_t i = c * m->inputs;
       float acc = bias_f32(m, c);
-      for (size_t row = 0; row < (size_t)layer->kernel_frames * layer->channels; row++) {
+      for (size_t row = first_seen(layer, c); row < end; row += step) {
         const float *x = rows + row * layer->bins + bin * layer->stride_bins;
         for (size_t k = 0; k < layer->kernel_bins; k++, i++) acc += f32_at(m->weights, i) * x[k];
       }
@@ -170,16 +198,17 @@ static void convolve_f32(const hark_layer *layer, const float *rows, void *scrat
 static void convolve_i16(const hark_layer *layer, const int16_t *rows, void *scratch, int16_t *y) {
   (void)scratch;
   const hark_matrix *m = &layer->first;
+  const size_t end = (size_t)layer->kernel_frames * layer->channels, step = next_seen(layer);
   const uint8_t *weights = m->weights;
   for (size_t c = 0; c < layer->out_channels; c++, weights += row_bytes(m))
     for (size_t bin = 0; bin < layer->out_bins; bin++) {
       size_t i = 0;
       int32_t acc = 0;
-      for (size_t row = 0; row < (size_t)layer->kernel_frames * layer->channels; row++) {
+      for (size_t row = first_seen(layer, c); row < end; row += step) {
         const int16_t *x = rows + row * layer->bins + bin * layer->stride_bins;
         for (size_t k = 0; k < layer->kernel_bins; k++, i++) acc += weight_at(m, weights, i) * x[k];
       }
-      acc = requantize(acc, u16_at(m->multipliers, c), m->shift);
+      acc = requantize(acc, multiplier_of(m, c), m->shift);
       *y++ = (int16_t)clamp(acc + bias_i32(m, c));
     }
 }

@@ -1,30 +1,47 @@
 /* The layers in float32, every sum in its one order. */
 
-/* The next states y (units) from what the gates get from input and state (3 units each).
+/* The next states y (units) of a GRU or minimal GRU from what the gates get from input and state (units each).
  *
- * Gate after gate, so that few operations wait for another; r leaves its product with the candidate's part in place
- * of that part, and z waits in y. */
-static void gru_cell_f32(size_t units, const float *from_x, float *from_h, const float *state, float *y) {
-  float *recurrent = from_h + 2 * units;
+ * Gate after gate, so that few operations wait for another; the first, which resets, leaves its product with the
+ * candidate's part in place of that part, and the one that updates waits in y: the first too in a minimal GRU. */
+static void gated_cell_f32(const hark_layer *layer, const float *from_x, float *from_h, const float *state,
+                           float *y) {
+  const size_t units = layer->out_bins, last = layer->first.rows - units;
   for (size_t i = 0; i < units; i += HARK_LANES) {
     f32_lanes reset = sigmoid_f32(load_f32(from_x + i) + load_f32(from_h + i));
-    store_f32(recurrent + i, reset * load_f32(recurrent + i));
+    store_f32(y + i, reset);
+    store_f32(from_h + last + i, reset * load_f32(from_h + last + i));
   }
-  for (size_t i = 0; i < units; i += HARK_LANES)
+  for (size_t i = 0; i < units && layer->kind == GRU; i += HARK_LANES)
     store_f32(y + i, sigmoid_f32(load_f32(from_x + units + i) + load_f32(from_h + units + i)));
   for (size_t i = 0; i < units; i += HARK_LANES) {
-    f32_lanes candidate = tanh_f32(load_f32(from_x + 2 * units + i) + load_f32(recurrent + i));
-    store_f32(y + i, candidate + load_f32(y + i) * (load_f32(state + i) - candidate));
+    f32_lanes candidate = tanh_f32(load_f32(from_x + last + i) + load_f32(from_h + last + i));
+    f32_lanes h = load_f32(state + i), update = load_f32(y + i);
+    store_f32(y + i, layer->kind == GRU ? candidate + update * (h - candidate) : h + update * (candidate - h));
   }
 }
 
-static void gru_f32(const hark_layer *layer, size_t streams, f32_rows x, f32_rows state, f32_rows sums[2],
-                    f32_rows y) {
+/* The same of a FastGRNN, whose gate and candidate differ in their biases alone. */
+static void fast_cell_f32(const hark_layer *layer, const float *from_x, const float *from_h, const float *state,
+                          float *y) {
+  const size_t units = layer->out_bins;
+  for (size_t i = 0; i < units; i += HARK_LANES) {
+    f32_lanes both = load_f32(from_x + i) + load_f32(from_h + i);
+    f32_lanes update = sigmoid_f32(both + cell_bias_f32(layer, i));
+    f32_lanes candidate = tanh_f32(both + cell_bias_f32(layer, padded(units) + i));
+    store_f32(y + i, candidate + update * (load_f32(state + i) - candidate));
+  }
+}
+
+static void cell_f32(const hark_layer *layer, size_t streams, f32_rows x, f32_rows state, f32_rows sums[2],
+                     f32_rows y) {
   product_f32(&layer->first, streams, x, sums[0]);
   product_f32(&layer->second, streams, state, sums[1]);
   for (size_t s = 0; s < streams; s++) {
     float *h = state.values + s * state.pitch, *next = y.values + s * y.pitch;
-    gru_cell_f32(layer->out_bins, sums[0].values + s * sums[0].pitch, sums[1].values + s * sums[1].pitch, h, next);
+    float *from_x = sums[0].values + s * sums[0].pitch, *from_h = sums[1].values + s * sums[1].pitch;
+    if (layer->kind == FAST_GRNN) fast_cell_f32(layer, from_x, from_h, h, next);
+    else gated_cell_f32(layer, from_x, from_h, h, next);
     memcpy(h, next, layer->out_bins * sizeof *h);
   }
 }
@@ -51,9 +68,13 @@ static void pool_f32(const hark_layer *layer, const float *rows, float *y) {
 
 static void attention_f32(const hark_layer *layer, size_t streams, f32_rows x, uint8_t *states, size_t state_pitch,
                           f32_rows sums[2], f32_rows y) {
-  product_f32(&layer->first, streams, x, sums[0]);
-  for (size_t s = 0; s < streams; s++) tanh_of(sums[0].values + s * sums[0].pitch, layer->first.rows);
-  product_f32(&layer->second, streams, sums[0], sums[1]);
+  f32_rows projected = x;
+  if (layer->kind == ATTENTION) {
+    projected = sums[0];
+    product_f32(&layer->first, streams, x, projected);
+    for (size_t s = 0; s < streams; s++) tanh_of(projected.values + s * projected.pitch, layer->first.rows);
+  }
+  product_f32(&layer->second, streams, projected, sums[1]);
   for (size_t s = 0; s < streams; s++)
     attend_f32(layer, states + s * state_pitch, x.values + s * x.pitch, sums[1].values[s * sums[1].pitch],
                sums[0].values, y.values + s * y.pitch);
@@ -68,7 +89,7 @@ static int window_f32(const hark_model *model, const hark_layer *layer, size_t s
     const float *window = push_frame(model, layer, state, x.values + s * x.pitch);
     is_complete = window != NULL;
     if (!is_complete) continue;
-    if (layer->kind == CONVOLUTION) convolve_f32(layer, window, scratch, y.values + s * y.pitch);
+    if (is_convolution(layer)) convolve_f32(layer, window, scratch, y.values + s * y.pitch);
     else pool_f32(layer, window, y.values + s * y.pitch);
     window_done(model, layer, state);
   }
@@ -89,8 +110,11 @@ static int network_f32(const hark_model *model, const network_scratch *n, size_t
       case AFFINE:
         for (size_t s = 0; s < streams; s++) affine_f32(model, layer, x.values + s * x.pitch, y.values + s * y.pitch);
         break;
-      case GRU: gru_f32(layer, streams, x, state, sums, y); break;
-      case ATTENTION: attention_f32(layer, streams, x, own, model->state_bytes, sums, y); break;
+      case GRU:
+      case MINIMAL_GRU:
+      case FAST_GRNN: cell_f32(layer, streams, x, state, sums, y); break;
+      case ATTENTION:
+      case QUERY_ATTENTION: attention_f32(layer, streams, x, own, model->state_bytes, sums, y); break;
       case LINEAR: product_f32(&layer->first, streams, x, y); break;
       case ACTIVATION:
         for (size_t s = 0; s < streams; s++) activate_f32(layer, x.values + s * x.pitch, y.values + s * y.pitch);

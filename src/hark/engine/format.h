@@ -1,8 +1,9 @@
 /* A .hark file, checked and described: docs/format.md, whose names these are. */
 
 enum { AFFINE = 1, CONVOLUTION, GRU, ATTENTION, LINEAR, ACTIVATION, MEAN_POOLING };
+enum { MINIMAL_GRU = 8, FAST_GRNN, QUERY_ATTENTION, DEPTHWISE_CONVOLUTION };
 enum { RELU, SIGMOID, TANH };
-enum { FLOAT32, INT8, INT4 };
+enum { FLOAT32, INT8, INT4, ONE_MULTIPLIER = 2 /* added to a form: one for all rows */ };
 
 enum {
   LARGEST_FILE = 1 << 24,
@@ -12,8 +13,12 @@ enum {
   MOST_FRAMES = 1 << 16,  /* before the first step */
 };
 
+static int is_convolution(const hark_layer *layer) {
+  return layer->kind == CONVOLUTION || layer->kind == DEPTHWISE_CONVOLUTION;
+}
+
 /* Whether a layer keeps frames until a window of them is complete. */
-static int is_window(const hark_layer *layer) { return layer->kind == CONVOLUTION || layer->kind == MEAN_POOLING; }
+static int is_window(const hark_layer *layer) { return is_convolution(layer) || layer->kind == MEAN_POOLING; }
 
 /* Weight `column` of an integer row that begins at `row`: half a byte is the high half of an int8. */
 static int weight_at(const hark_matrix *m, const uint8_t *row, size_t column) {
@@ -42,8 +47,11 @@ static void take_matrix(reader *r, const hark_model *model, hark_matrix *m, uint
   expect(r, rows == 0 || inputs <= 2u * LARGEST_FILE / rows, HARK_MALFORMED); /* the products below fit 32 bits */
   m->rows = (uint16_t)rows;
   m->inputs = inputs;
-  m->form = (uint8_t)take_u8(r);
-  expect(r, model->is_integer ? m->form == INT8 || m->form == INT4 : m->form == FLOAT32, HARK_UNKNOWN_KIND);
+  uint32_t form = take_u8(r);
+  expect(r, model->is_integer ? 0 < form && form <= INT4 + ONE_MULTIPLIER : form == FLOAT32, HARK_UNKNOWN_KIND);
+  expect(r, form <= ONE_MULTIPLIER || rows > 1, HARK_MALFORMED); /* a single row has one in any form */
+  m->multiplier_step = form <= ONE_MULTIPLIER;
+  m->form = (uint8_t)(m->multiplier_step ? form : form - ONE_MULTIPLIER);
   if (!model->is_integer) {
     m->weights = take_f32(r, model->file, (size_t)rows * inputs);
     m->bias = has_bias ? take_f32(r, model->file, rows) : NULL;
@@ -53,7 +61,7 @@ static void take_matrix(reader *r, const hark_model *model, hark_matrix *m, uint
   m->shift = shifts & 15;
   m->bias_shift = (uint8_t)(shifts >> 4);
   expect(r, has_bias || m->bias_shift == 0, HARK_MALFORMED);
-  m->multipliers = take(r, 2 * (size_t)rows);
+  m->multipliers = take(r, m->multiplier_step ? 2 * (size_t)rows : 2);
   m->weights = take(r, rows * row_bytes(m));
   m->bias = has_bias ? take(r, 2 * (size_t)rows) : NULL;
   check_rows(r, m);
@@ -86,25 +94,42 @@ static void take_window(reader *r, hark_layer *layer) {
   if (r->error == HARK_OK) layer->out_bins = (uint16_t)((layer->bins - layer->kernel_bins) / layer->stride_bins + 1);
 }
 
-static void take_gru(reader *r, hark_model *model, hark_layer *layer, uint32_t inputs) {
-  uint16_t units = take_size(r);
+/* A recurrent cell: rows of `gates` gates, and a bias more than these. */
+static void take_cell(reader *r, hark_model *model, hark_layer *layer, uint32_t inputs, uint32_t gates) {
+  uint32_t units = take_size(r), rows = gates * units, biases = rows + units;
   layer->out_channels = 1;
-  layer->out_bins = units;
-  take_matrix(r, model, &layer->first, 3u * units, inputs, 0);
-  take_matrix(r, model, &layer->second, 3u * units, units, 0);
-  const uint8_t *bias = model->is_integer ? take(r, 8u * units) : take_f32(r, model->file, 4u * units);
+  layer->out_bins = (uint16_t)units;
+  take_matrix(r, model, &layer->first, rows, inputs, 0);
+  take_matrix(r, model, &layer->second, rows, units, 0);
+  const uint8_t *bias = model->is_integer ? take(r, 2 * biases) : take_f32(r, model->file, biases);
   if (!bias) return;
+  if (layer->kind == FAST_GRNN) {
+    layer->bias = bias;
+    return;
+  }
   layer->first.bias = bias;
-  layer->second.bias = bias + 3u * units * (model->is_integer ? sizeof(int16_t) : sizeof(float));
-  layer->second.bias_row = (uint16_t)(2 * units);
+  layer->second.bias = bias + rows * (model->is_integer ? sizeof(int16_t) : sizeof(float));
+  layer->second.bias_row = (uint16_t)(rows - units);
 }
 
+/* Where a query alone scores, there is no first matrix. */
 static void take_attention(reader *r, hark_model *model, hark_layer *layer, uint32_t inputs) {
-  uint16_t units = take_size(r);
+  uint32_t units = layer->kind == ATTENTION ? take_size(r) : inputs;
   layer->kernel_frames = take_size(r);
   expect(r, layer->kernel_frames * inputs <= LARGEST_PAST, HARK_MALFORMED);
-  take_matrix(r, model, &layer->first, units, inputs, 1);
+  if (layer->kind == ATTENTION) take_matrix(r, model, &layer->first, units, inputs, 1);
   take_matrix(r, model, &layer->second, 1, units, 0);
+}
+
+static void take_convolution(reader *r, hark_model *model, hark_layer *layer) {
+  uint32_t inputs = 1;
+  if (layer->kind == CONVOLUTION) {
+    layer->out_channels = take_size(r);
+    inputs = layer->channels;
+  }
+  take_window(r, layer);
+  inputs *= (uint32_t)layer->kernel_frames * layer->kernel_bins;
+  take_matrix(r, model, &layer->first, layer->out_channels, inputs, 1);
 }
 
 /* A layer that hears frames of layer->channels by layer->bins. */
@@ -116,13 +141,12 @@ static void take_layer(reader *r, hark_model *model, hark_layer *layer) {
   switch (layer->kind) {
     case AFFINE: take_affine(r, model, layer); break;
     case CONVOLUTION:
-      layer->out_channels = take_size(r);
-      take_window(r, layer);
-      inputs = (uint32_t)layer->kernel_frames * layer->channels * layer->kernel_bins;
-      take_matrix(r, model, &layer->first, layer->out_channels, inputs, 1);
-      break;
-    case GRU: take_gru(r, model, layer, inputs); break;
-    case ATTENTION: take_attention(r, model, layer, inputs); break;
+    case DEPTHWISE_CONVOLUTION: take_convolution(r, model, layer); break;
+    case GRU: take_cell(r, model, layer, inputs, 3); break;
+    case MINIMAL_GRU: take_cell(r, model, layer, inputs, 2); break;
+    case FAST_GRNN: take_cell(r, model, layer, inputs, 1); break;
+    case ATTENTION:
+    case QUERY_ATTENTION: take_attention(r, model, layer, inputs); break;
     case LINEAR:
       layer->out_channels = 1;
       layer->out_bins = take_size(r);
@@ -217,7 +241,11 @@ static int read_file(hark_model *model, const uint8_t *file, size_t bytes) {
   return r.error;
 }
 
-/* The bias of a row, as it stands in the file. */
+/* Multiplier and bias of a row, as they stand in the file. */
+
+static int32_t multiplier_of(const hark_matrix *m, size_t row) {
+  return u16_at(m->multipliers, row * m->multiplier_step);
+}
 
 static float bias_f32(const hark_matrix *m, size_t row) {
   return m->bias && row >= m->bias_row ? f32_at(m->bias, row - m->bias_row) : 0;

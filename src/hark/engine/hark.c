@@ -31,6 +31,7 @@ void *memset(void *to, int byte, size_t bytes);
 #include "arithmetic.h"
 #include "matrix.h"
 #include "affine.h"
+#include "cell_bias.h"
 #include "window.h"
 #include "convolution.h"
 #include "attention.h"
@@ -76,8 +77,9 @@ static void arrange(hark_model *model, pieces *memory) {
   for (int i = 0; i < model->layer_count; i++) {
     hark_layer *layer = &model->layers[i];
     if (layer->kind == AFFINE) prepare_affine(model, layer, memory);
-    else if (layer->kind == CONVOLUTION) prepare_convolution(model, layer, memory);
+    else if (is_convolution(layer)) prepare_convolution(model, layer, memory);
     else {
+      if (layer->bias) prepare_cell_bias(model, layer, memory);
       if (layer->first.inputs) prepare_matrix(model, &layer->first, memory);
       if (layer->second.inputs) prepare_matrix(model, &layer->second, memory);
     }

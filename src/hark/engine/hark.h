@@ -32,7 +32,7 @@ extern "C" {
 #define HARK_API extern
 #endif
 
-/* Layers that a model may have. Each takes some 70 bytes of hark_model; a small device may set what it needs. */
+/* Layers that a model may have. Each takes some 80 bytes of hark_model; a small device may set what it needs. */
 #ifndef HARK_MOST_LAYERS
 #define HARK_MOST_LAYERS 32
 #endif
@@ -69,17 +69,19 @@ typedef struct {
 
 typedef struct {
   const void *weights;     /* in the file, or as hark_prepare has arranged them */
-  const void *multipliers; /* (rows) integers only */
+  const void *multipliers; /* (rows), or one for all; integers only */
   const void *bias;        /* (rows - bias_row), or null */
   uint32_t inputs;
   uint16_t rows;
-  uint16_t bias_row; /* the first row that has a bias: a GRU's second matrix has one for its last gate */
-  uint8_t form;      /* float32, int8 or int4 */
+  uint16_t bias_row;       /* the first row that has a bias: a GRU's second matrix has one for its last gate */
+  uint8_t form;            /* float32, int8 or int4 */
+  uint8_t multiplier_step; /* from one row's multiplier to the next one's: 0 where there is one */
   uint8_t shift, bias_shift;
 } hark_matrix;
 
 typedef struct {
   hark_matrix first, second; /* an affine's scale and shift are multipliers and bias of the first */
+  const void *bias;          /* of a FastGRNN (2, units), whose sums begin with 0 */
   uint32_t state;            /* where its part of a stream's state begins */
   uint16_t channels, bins;   /* of a frame that comes in */
   uint16_t out_channels, out_bins;

@@ -4,25 +4,50 @@ static void clamp_all(const int32_t *x, int16_t *y, size_t count) {
   for (size_t i = 0; i < count; i += HARK_LANES) store_i16(y + i, clamp(load_i32(x + i)));
 }
 
-/* The next states (units) from what the gates get from input and state (3 units each). */
-static void gru_cell_i16(size_t units, const int32_t *from_x, const int32_t *from_h, const int16_t *state,
-                         int16_t *y) {
+/* `open` where the gate, of which this is the tanh, is 1; `shut` where it is -1. */
+INLINE i32_lanes mixed(i32_lanes gate, i32_lanes open, i32_lanes shut) {
+  return ((32768 - gate) * shut + (32768 + gate) * open + 32768) >> 16;
+}
+
+/* The next states (units) of a GRU or minimal GRU from what the gates get from input and state (units each). The
+ * first gate resets, and in a minimal GRU it updates too. */
+static void gated_cell_i16(const hark_layer *layer, const int32_t *from_x, const int32_t *from_h,
+                           const int16_t *state, int16_t *y) {
+  const size_t units = layer->out_bins, last = layer->first.rows - units;
   for (size_t i = 0; i < units; i += HARK_LANES) {
-    i32_lanes reset = 32768 + tanh_q12(clamp(load_i32(from_x + i) + load_i32(from_h + i)));
-    i32_lanes update = tanh_q12(clamp(load_i32(from_x + units + i) + load_i32(from_h + units + i)));
-    i32_lanes recurrent = (reset * clamp(load_i32(from_h + 2 * units + i)) + 32768) >> 16;
-    i32_lanes candidate = tanh_q12(clamp(load_i32(from_x + 2 * units + i) + recurrent));
-    store_i16(y + i, ((32768 - update) * candidate + (32768 + update) * load_i16(state + i) + 32768) >> 16);
+    i32_lanes reset = tanh_q12(clamp(load_i32(from_x + i) + load_i32(from_h + i))), h = load_i16(state + i);
+    i32_lanes recurrent = ((32768 + reset) * clamp(load_i32(from_h + last + i)) + 32768) >> 16;
+    i32_lanes candidate = tanh_q12(clamp(load_i32(from_x + last + i) + recurrent));
+    if (layer->kind == GRU) {
+      i32_lanes update = tanh_q12(clamp(load_i32(from_x + units + i) + load_i32(from_h + units + i)));
+      store_i16(y + i, mixed(update, h, candidate));
+    } else {
+      store_i16(y + i, mixed(reset, candidate, h));
+    }
   }
 }
 
-static void gru_i16(const hark_layer *layer, size_t streams, i16_rows x, i16_rows state, i32_rows sums[2],
-                    i16_rows y) {
+/* The same of a FastGRNN, whose gate and candidate differ in their biases alone. */
+static void fast_cell_i16(const hark_layer *layer, const int32_t *from_x, const int32_t *from_h, const int16_t *state,
+                          int16_t *y) {
+  const size_t units = layer->out_bins;
+  for (size_t i = 0; i < units; i += HARK_LANES) {
+    i32_lanes both = load_i32(from_x + i) + load_i32(from_h + i);
+    i32_lanes update = tanh_q12(clamp((both + cell_bias_i32(layer, i) + 1) >> 1));
+    i32_lanes candidate = tanh_q12(clamp(both + cell_bias_i32(layer, padded(units) + i)));
+    store_i16(y + i, mixed(update, load_i16(state + i), candidate));
+  }
+}
+
+static void cell_i16(const hark_layer *layer, size_t streams, i16_rows x, i16_rows state, i32_rows sums[2],
+                     i16_rows y) {
   product_i16(&layer->first, streams, x, sums[0]);
   product_i16(&layer->second, streams, state, sums[1]);
   for (size_t s = 0; s < streams; s++) {
     int16_t *h = state.values + s * state.pitch, *next = y.values + s * y.pitch;
-    gru_cell_i16(layer->out_bins, sums[0].values + s * sums[0].pitch, sums[1].values + s * sums[1].pitch, h, next);
+    const int32_t *from_x = sums[0].values + s * sums[0].pitch, *from_h = sums[1].values + s * sums[1].pitch;
+    if (layer->kind == FAST_GRNN) fast_cell_i16(layer, from_x, from_h, h, next);
+    else gated_cell_i16(layer, from_x, from_h, h, next);
     memcpy(h, next, layer->out_bins * sizeof *h);
   }
 }
@@ -52,12 +77,16 @@ static void pool_i16(const hark_layer *layer, const int16_t *rows, int16_t *y) {
 
 static void attention_i16(const hark_layer *layer, size_t streams, i16_rows x, uint8_t *states, size_t state_pitch,
                           i32_rows sums[2], i16_rows y) {
-  i16_rows projected = {(int16_t *)sums[1].values, 2 * sums[1].pitch};
-  product_i16(&layer->first, streams, x, sums[0]);
-  for (size_t s = 0; s < streams; s++) {
-    const int32_t *from = sums[0].values + s * sums[0].pitch;
-    int16_t *to = projected.values + s * projected.pitch;
-    for (size_t i = 0; i < layer->first.rows; i += HARK_LANES) store_i16(to + i, tanh_q12(clamp(load_i32(from + i))));
+  i16_rows projected = x;
+  if (layer->kind == ATTENTION) {
+    projected = (i16_rows){(int16_t *)sums[1].values, 2 * sums[1].pitch};
+    product_i16(&layer->first, streams, x, sums[0]);
+    for (size_t s = 0; s < streams; s++) {
+      const int32_t *from = sums[0].values + s * sums[0].pitch;
+      int16_t *to = projected.values + s * projected.pitch;
+      for (size_t i = 0; i < layer->first.rows; i += HARK_LANES)
+        store_i16(to + i, tanh_q12(clamp(load_i32(from + i))));
+    }
   }
   product_i16(&layer->second, streams, projected, sums[0]);
   for (size_t s = 0; s < streams; s++)
@@ -74,7 +103,7 @@ static int window_i16(const hark_model *model, const hark_layer *layer, size_t s
     const int16_t *window = push_frame(model, layer, state, x.values + s * x.pitch);
     is_complete = window != NULL;
     if (!is_complete) continue;
-    if (layer->kind == CONVOLUTION) convolve_i16(layer, window, scratch, y.values + s * y.pitch);
+    if (is_convolution(layer)) convolve_i16(layer, window, scratch, y.values + s * y.pitch);
     else pool_i16(layer, window, y.values + s * y.pitch);
     window_done(model, layer, state);
   }
@@ -111,8 +140,11 @@ static int network_i16(const hark_model *model, const network_scratch *n, size_t
     i16_rows y = {n->frames[i % 2], model->width};
     i16_rows state = {(int16_t *)(void *)own, model->state_bytes / sizeof(int16_t)};
     switch (layer->kind) {
-      case GRU: gru_i16(layer, streams, x, state, sums, y); break;
-      case ATTENTION: attention_i16(layer, streams, x, own, model->state_bytes, sums, y); break;
+      case GRU:
+      case MINIMAL_GRU:
+      case FAST_GRNN: cell_i16(layer, streams, x, state, sums, y); break;
+      case ATTENTION:
+      case QUERY_ATTENTION: attention_i16(layer, streams, x, own, model->state_bytes, sums, y); break;
       case LINEAR: linear_i16(&layer->first, streams, x, sums[0], y); break;
       case ACTIVATION:
         for (size_t s = 0; s < streams; s++) activate_i16(layer, x.values + s * x.pitch, y.values + s * y.pitch);

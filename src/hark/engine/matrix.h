@@ -146,7 +146,7 @@ static void prepare_i16(hark_matrix *m, pieces *memory) {
     size_t step, place = row_place(m, row, pairs, &step);
     for (size_t i = 0; i < m->inputs; i++)
       weights[(place + i / 2 * step) * 2 + i % 2] = (int16_t)weight_at(m, from, i);
-    multipliers[row] = u16_at(m->multipliers, row);
+    multipliers[row] = multiplier_of(m, row);
     bias[row] = bias_i32(m, row);
   }
   m->weights = weights;
@@ -192,7 +192,7 @@ static void product_i16(const hark_matrix *m, size_t streams, i16_rows x, i32_ro
   const uint8_t *w = m->weights;
   for (size_t row = 0; row < m->rows; row++, w += row_bytes(m)) {
     int32_t acc = row_product(m, w, x.values);
-    y.values[row] = requantize(acc, u16_at(m->multipliers, row), m->shift) + bias_i32(m, row);
+    y.values[row] = requantize(acc, multiplier_of(m, row), m->shift) + bias_i32(m, row);
   }
 }
 

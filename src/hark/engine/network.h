@@ -12,7 +12,7 @@ static network_scratch network_pieces(const hark_model *model, pieces *p) {
   network_scratch n;
   size_t window = 0;
   for (int i = 0; i < model->layer_count; i++)
-    if (model->layers[i].kind == CONVOLUTION)
+    if (is_convolution(&model->layers[i]))
       window = larger_size(window, convolution_scratch(model, &model->layers[i]));
   for (int i = 0; i < 2; i++) {
     n.frames[i] = piece(p, STREAMS_AT_ONCE * model->width * value_bytes(model));
@@ -23,11 +23,13 @@ static network_scratch network_pieces(const hark_model *model, pieces *p) {
 }
 
 static size_t layer_state_bytes(const hark_model *model, const hark_layer *layer) {
+  if (is_window(layer)) return window_bytes(model, layer);
   switch (layer->kind) {
-    case CONVOLUTION:
-    case MEAN_POOLING: return window_bytes(model, layer);
-    case GRU: return padded(layer->out_bins) * value_bytes(model);
-    case ATTENTION: return attention_bytes(model, layer);
+    case GRU:
+    case MINIMAL_GRU:
+    case FAST_GRNN: return padded(layer->out_bins) * value_bytes(model);
+    case ATTENTION:
+    case QUERY_ATTENTION: return attention_bytes(model, layer);
     default: return 0;
   }
 }
@@ -43,8 +45,9 @@ static void lay_out(hark_model *model) {
     layer->state = (uint32_t)state.used;
     piece(&state, layer_state_bytes(model, layer));
     width = larger_size(width, (size_t)layer->out_channels * layer->out_bins);
-    if (layer->kind != CONVOLUTION) sum_width = larger_size(sum_width, layer->first.rows);
-    if (layer->kind == ATTENTION) sum_width = larger_size(sum_width, layer->kernel_frames);
+    if (is_window(layer)) continue;
+    sum_width = larger_size(sum_width, layer->first.rows);
+    sum_width = larger_size(sum_width, layer->kernel_frames); /* of attention */
   }
   const size_t slack = HARK_LANES > 1 ? 2 * HARK_LANES : 0;
   model->state_bytes = (uint32_t)state.used;

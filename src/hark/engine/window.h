@@ -6,7 +6,7 @@
  * neighbours. */
 
 static void lay_out_rows(hark_layer *layer) {
-  int is_apart = HARK_LANES > 1 && layer->kind == CONVOLUTION && layer->out_bins > 1;
+  int is_apart = HARK_LANES > 1 && is_convolution(layer) && layer->out_bins > 1;
   layer->phases = is_apart ? layer->stride_bins : 1;
   layer->phase_bins = (uint16_t)((layer->bins + layer->phases - 1u) / layer->phases);
   layer->row_values = (uint16_t)(layer->channels * layer->phases * layer->phase_bins);

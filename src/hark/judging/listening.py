@@ -28,17 +28,17 @@ def stream_scores(runner: Runner, chunks: Iterable[Sound]) -> Iterator[Scores]:
 
 
 def keyword_scores(logits: Floats) -> Scores:
-    """How much the keyword is preferred to all else, by logits `(…, classes)` whose last is the keyword's.
+    """How much the keyword, the last class, is preferred to all else: of logits `(steps, 1 or 2)`, `(steps,)`.
 
-    A difference of logits: it ranks exactly as the posterior does, without saturating at 0 and 1. A single logit,
-    whose sigmoid is the posterior, is that difference.
+    A difference of logits, or the logit that stands alone: it ranks exactly as the posterior does, without
+    saturating at 0 and 1.
     """
     wide = logits.astype(np.float64)
-    return wide[..., 1] - wide[..., 0] if wide.shape[-1] > 1 else wide[..., 0]
+    return wide[:, 0] if wide.shape[1] == 1 else wide[:, 1] - wide[:, 0]
 
 
 def posterior(scores: Scores) -> Scores:
-    """The keyword's probability: the softmax over two logits of difference `scores`."""
+    """The keyword's probability: the sigmoid of its scores, which is the softmax over two logits so far apart."""
     return np.exp(-np.logaddexp(0.0, -scores))
 
 
