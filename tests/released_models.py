@@ -33,12 +33,10 @@ CARD = Card(
     ),
     alarms=Alarms(
         wanted_per_hour=1.0,
-        listened=(
-            Listened(sound="words", hours=2.5, alarms=1, words=1_500, misses=75),
-            Listened(sound="speech", hours=0.25, alarms=0),
-        ),
-        interval=(0.009, 2.026),
-        statement="1 alarm in 2.75 h: 0.4 per hour (95 % interval 0.0–2.0)",
+        words=Listened(sound="words", hours=2.5, alarms=1, words=1_500, misses=75),
+        life=(Listened(sound="speech", hours=0.25, alarms=0), Listened(sound="noise", hours=0.05, alarms=0)),
+        interval=(0.0, 12.3),
+        statement="no alarm in 0.3 h proves only < 10.0 per hour",
     ),
     origin=Origin(
         recipe="tiny",

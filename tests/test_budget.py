@@ -80,7 +80,7 @@ def test_a_quality_is_a_number_or_a_multiple_of_the_base_s(text: str, bound: flo
 
 @pytest.mark.parametrize("text", ["", "1.1x base", "<=0", "<=x base", "<=1.1y base", "<=nan"])
 def test_another_quality_is_refused_with_two_that_are_not(text: str) -> None:
-    with pytest.raises(ConfigError, match="expected a bound such as '<=1\\.1x base'"):
+    with pytest.raises(ConfigError, match=r"expected a bound such as '<=1\.1x base'"):
         parse_quality(text)
 
 

@@ -151,6 +151,21 @@ def test_a_trace_shows_where_attention_looked() -> None:
     torch.testing.assert_close(trace.attention.sum(dim=-1), torch.ones(3, 14, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("name", CHEAPER)
+@pytest.mark.parametrize("decisions", [0, 1, 2, 99])
+def test_a_trace_of_the_last_decisions_is_the_end_of_the_whole(name: str, decisions: int) -> None:
+    network = seeded(lambda: Crnn(CHEAPER[name])).double().eval()
+    x = seeded(lambda: torch.randn(3, 8, 40, dtype=torch.float64))
+    whole = network.trace(x, network.initial_state(3))
+    last = network.trace(x, network.initial_state(3), decisions=decisions)
+    steps = min(decisions, whole.logits.shape[-1])
+    first = whole.logits.shape[-1] - steps
+    torch.testing.assert_close(last.logits, whole.logits[..., first:], **EXACT)
+    if whole.attention is not None:
+        torch.testing.assert_close(last.attention, whole.attention[:, first:], **EXACT)
+    assert all(torch.equal(tensor, flatten(whole.state)[name]) for name, tensor in flatten(last.state).items())
+
+
 def test_states_are_named_by_module_paths() -> None:
     names = set(flatten(Crnn(BASE).initial_state()))
     assert names == {

@@ -185,7 +185,7 @@ def test_all_clips_have_the_length_that_is_asked_for(tiny_source: Source, tiny_t
 
 
 def test_sentences_become_clips_on_the_side_that_they_belong_to(tiny_source: Source, tiny_task: Task) -> None:
-    task = load_task(replace(tiny_source, cut_speech=True, clip_s=0.4), fold=0)
+    task = load_task(replace(tiny_source, cut_speech="both", clip_s=0.4), fold=0)
     cut = {
         name: {(clip.path, clip.start_s) for clip in part if clip.label == SENTENCES}
         for name, part in _clips(task).items()
@@ -197,7 +197,11 @@ def test_sentences_become_clips_on_the_side_that_they_belong_to(tiny_source: Sou
     expected = audio.to_pcm16(audio.read(clip.path, start_s=clip.start_s, duration_s=clip.duration_s))
     np.testing.assert_array_equal(task.testing.pcm[row], expected)
     assert not task.testing.targets[row]
-    assert task.digest != load_task(replace(tiny_source, clip_s=0.4), fold=0).digest
+    only = load_task(replace(tiny_source, cut_speech="training", clip_s=0.4), fold=0)
+    assert len(only.training) == len(task.training)
+    assert not any(clip.label == SENTENCES for clip in (*only.validation.clips, *only.testing.clips))
+    none = load_task(replace(tiny_source, clip_s=0.4), fold=0)
+    assert len({task.digest, only.digest, none.digest}) == 3
 
 
 def test_background_may_come_from_elsewhere(tiny_source: Source, tiny_task: Task, tmp_path: Path) -> None:
@@ -214,7 +218,7 @@ def test_background_may_come_from_elsewhere(tiny_source: Source, tiny_task: Task
     ("wrong", "said"),
     [
         ({"clip_s": 0.01}, "clips of 0.01 s, expected 0.1 to 60 s"),
-        ({"speech": None, "cut_speech": True}, "and there is none"),
+        ({"speech": None, "cut_speech": "both"}, "and there is none"),
     ],
 )
 def test_a_task_that_cannot_be_is_refused_at_once(tiny_source: Source, wrong: dict[str, Any], said: str) -> None:

@@ -140,7 +140,7 @@ def test_the_judging_stream_is_the_same_for_every_model(tiny_task: Task) -> None
 
 
 def test_a_sentence_is_heard_whole_and_not_once_more_in_pieces(tiny_source: Source) -> None:
-    whole, cut = (load_task(replace(tiny_source, cut_speech=cut), fold=0) for cut in (False, True))
+    whole, cut = (load_task(replace(tiny_source, cut_speech=half), fold=0) for half in ("no", "both"))
     assert len(cut.testing) > len(whole.testing)
     lengths = [sum(len(piece.waveform) for piece in judging_stream(task)[::2]) for task in (whole, cut)]
     assert lengths[0] == lengths[1]

@@ -118,7 +118,7 @@ def test_the_smaller_cells_and_a_separable_convolution_by_hand() -> None:
     assert lines_of(cost) == {
         "0.affine": ("frame", 0, 8, 0),
         "1.convolution": ("step", 2 * 2 * 2 * (4 + 1), 2 * 2 * 2 * 4, 10),
-        "2.convolution": ("step", 2 * 2 * (3 + 1), 2 * 2 * 3, 8),
+        "2.depthwiseconvolution": ("step", 2 * 2 * (3 + 1), 2 * 2 * 3, 8),
         "3.minimalgru": ("step", 2 * ((4 + 3) * 3 + 3 * 3) + 4 * 3, 2 * (4 + 3) * 3, 2 * 7 * 3 + 9),
         "4.fastgrnn": ("step", (3 + 5) * 5 + 3 * 5 + 5 + 3 * 5, (3 + 5) * 5, 8 * 5 + 10),
         "5.attention": ("decision", 0, 6 * 5, 0),

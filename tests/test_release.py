@@ -13,7 +13,7 @@ import pytest
 from command_line import Hark
 from hark.errors import ModelError, UsageError
 from hark.judging.metrics import mean_interval
-from hark.learning.dataset import Source
+from hark.learning.dataset import Source, load_task
 from hark.learning.devices import Machine
 from hark.models.card import CREDITS, Card, card_file, read_card
 from hark.network.crnn import CrnnConfig
@@ -26,6 +26,7 @@ from hark.releasing.release import Wish, release
 from hark.runtime import Model
 
 SETTING = "small, int8"
+ALARMS_PER_HOUR = 2_000.0
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def wish(runs: Path, tiny_source: Source) -> Wish:
         run=Run.open(runs / "whole" / "int8"),
         folds=runs,
         source=tiny_source,
-        alarms_per_hour=200.0,
+        alarms_per_hour=ALARMS_PER_HOUR,
         credits=(CREDITS["speech-commands"],),
         licence="Apache-2.0",
     )
@@ -84,7 +85,7 @@ def test_only_the_operating_point_is_new_in_the_file(wish: Wish) -> None:
     released = release(wish)
     before, after = packing.load(wish.run.path(PACKED_FILE)), packing.from_bytes(released.file)
     assert after.operating_point
-    assert after.operating_point.refractory_s == wish.source.clip_s
+    assert after.operating_point.refractory_s == 2 * wish.source.clip_s
     assert packing.to_bytes(replace(after, operating_point=None)) == packing.to_bytes(before)
 
 
@@ -98,13 +99,11 @@ def test_the_quality_is_that_of_the_folds(card: Card, runs: Path) -> None:
 
 
 def test_all_words_are_heard_once_and_speech_and_noise_by_the_model_itself(card: Card) -> None:
-    listened = {kind.sound: kind for kind in card.alarms.listened}
-    assert list(listened) == ["words", "speech", "noise"]
-    assert listened["words"].words == 40, "each by the model of the fold that does not know it"
-    assert listened["speech"].hours == pytest.approx(2 / 3600)
-    assert listened["noise"].hours == pytest.approx(2 / 3600)
-    alarms, hours = (sum(getattr(kind, name) for kind in listened.values()) for name in ("alarms", "hours"))
-    assert alarms <= 200 * hours
+    assert card.alarms.words.words == 40, "each by the model of the fold that does not know it"
+    assert [(kind.sound, kind.words) for kind in card.alarms.life] == [("speech", 0), ("noise", 0)]
+    assert [kind.hours for kind in card.alarms.life] == pytest.approx([2 / 3600, 2 / 3600])
+    alarms, hours = (sum(getattr(kind, name) for kind in card.alarms.life) for name in ("alarms", "hours"))
+    assert alarms <= ALARMS_PER_HOUR * hours
     assert card.alarms.interval[0] <= alarms / hours <= card.alarms.interval[1]
 
 
@@ -147,6 +146,17 @@ def test_what_cannot_be_released_is_refused_before_anything_is_heard(
             release(replace(wish, **changed))
 
 
+def test_without_speech_and_noise_there_is_nothing_to_count_alarms_in(
+    wish: Wish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = load_task(wish.source, fold=0)
+    monkeypatch.setattr(
+        "hark.releasing.release.load_task", lambda *_, **__: replace(task, judging_speech=(), judging_noises=())
+    )
+    with pytest.raises(UsageError, match="expected --speech, --noise or both"):
+        release(wish)
+
+
 def test_a_model_with_too_many_alarms_is_not_released(wish: Wish, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hark.releasing.operating_point.THRESHOLDS", (0.0,))
     monkeypatch.setattr("hark.releasing.release.hear", _always)
@@ -163,7 +173,7 @@ def _always(runner: Model, sound: str, *_: object) -> object:
 def test_one_command_writes_the_file_and_its_card(hark_: Hark, wish: Wish, card: Card) -> None:
     source = wish.source
     corpus = ["--data", source.root, "--keyword", "beep", "--folds", 2, "--speech", source.speech]
-    given = ["--quality-from", wish.folds, "--credit", "speech-commands", "--alarms-per-hour", 200]
+    given = ["--quality-from", wish.folds, "--credit", "speech-commands", "--alarms-per-hour", ALARMS_PER_HOUR]
     outcome = hark_("release", wish.run.folder, *corpus, *given, "--out", "beep.hark")
     assert outcome.code == 0, outcome.err
     written = read_card(Path("beep.hark"))

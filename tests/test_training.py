@@ -289,9 +289,9 @@ def test_no_gradient_flows_through_the_past(
     model, found = tiny_spotter(), list[Tensor]()
     trace = model.network.trace
 
-    def noting(x: Tensor, state: State) -> Trace:
+    def noting(x: Tensor, state: State, **told: int) -> Trace:
         found.extend(flatten(state).values())
-        return trace(x, state)
+        return trace(x, state, **told)
 
     batch = Batches(tiny_task, Variation(policy="none", lived_in_share=1.0), LogMelConfig(), 4, 0).make(0)
     monkeypatch.setattr(model.network, "trace", noting)

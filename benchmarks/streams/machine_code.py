@@ -31,7 +31,7 @@ PARTS = {
     "mel bands, logarithm": ("log_mel_frames", "-load_frames", "-first_pass", "-turned_pass", "-power_spectrum"),
     "affine": ("affine_f32", "affine_i16"),
     "convolution": ("window_f32", "window_i16"),
-    "GRU": ("gru_f32", "gru_i16"),
+    "GRU": ("cell_f32", "cell_i16"),
     "attention": ("attention_f32", "attention_i16"),
     "classifier, softmax": ("logits_i16", "posteriors_f32"),
 }

@@ -82,7 +82,8 @@ def task_options(command: F) -> F:
         click.option("--clip-s", type=click.FloatRange(SHORTEST_S, LONGEST_S), default=1.0, show_default=True,
                      help="Length that all clips are cut or padded to."),
         click.option("--noise", type=PATH, help="Background, where the corpus has no _background_noise_."),
-        click.option("--cut-speech", is_flag=True, help="Cut the sentences into clips as well: not the keyword."),
+        click.option("--cut-speech", type=click.Choice(["no", "training", "both"]), default="no",
+                     help="Cut these halves of the sentences into clips as well: not the keyword."),
         click.option("--speech", type=PATH, help="Sentences without the keyword: half train, half judge."),
         click.option("--keyword", required=True, help="The word to spot."),
     ):  # fmt: skip

@@ -21,7 +21,7 @@ from hark.models.shelf import SUFFIX
 @corpus_options
 @click.option("--quality-from", "judged", type=PATH, required=True, help="Where its runs on all folds are.")
 @click.option("--alarms-per-hour", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
-              help="False alarms that are allowed.")  # fmt: skip
+              help="In speech and noise, at most.")  # fmt: skip
 @click.option("--credit", "credits", multiple=True, required=True, metavar="CREDIT",
               help=f"Whose recordings: {', '.join(CREDITS)}, or 'NAME; LICENCE; HOLDER'.")  # fmt: skip
 @click.option("--licence", default="Apache-2.0", show_default=True, help="Of the model.")
@@ -37,10 +37,10 @@ def release(
 ) -> None:
     """Ship the model of RUN, made with --split whole: choose its operating point and write its card.
 
-    Its quality is that of the same recipe on folds. The operating point is the one that misses fewest words with
-    at most so many alarms per hour in all: of the folds' models among words that they do not know, and of the
-    model itself in the judging parts of speech and noise. The card goes beside the file; hark models shows it.
-    In src/hark/models both belong to the package.
+    Its quality is that of the same recipe on folds. Of the operating points with at most so many alarms per hour
+    in the judging parts of speech and noise it takes the one with the fewest mistakes among words; those are
+    heard by the models of the folds that do not know them. The card goes beside the file, and hark models shows
+    it. In src/hark/models both belong to the package.
 
     \b
     Example:

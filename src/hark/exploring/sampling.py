@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -13,15 +14,16 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from hark.errors import ConfigError, ModelError, UsageError
-from hark.exploring.budget import Budget, Price
-from hark.exploring.candidate import Candidate
-from hark.exploring.pricing import price_of
+from hark.exploring.budget import Budget
+from hark.exploring.pricing import counts_too_many, price_of
 from hark.exploring.space import Space, Values
 from hark.sound.augmentation import generator
 
-MOST_DRAWS = 3_000
+MOST_DRAWS = 5_000
 FIRST_TRIALS = 20
 """Drawn at random, before there is anything to learn from."""
+LEAST_SPENT = 0.5
+"""Of the limit that it comes nearest to: a candidate that is far cheaper belongs to a smaller budget."""
 
 
 class WithinBudget(BaseSampler):
@@ -49,7 +51,11 @@ class WithinBudget(BaseSampler):
             UsageError: thousands were drawn, and none is.
         """
         inner = _estimators(int(generator(self.seed, 0, trial.number).integers(2**32)))
-        tried = {each.user_attrs.get("name") for each in study.get_trials(deepcopy=False) if not _failed(each)}
+        tried = {
+            each.user_attrs.get("name")
+            for each in study.get_trials(deepcopy=False)
+            if each.state != TrialState.FAIL
+        }
 
         def draw() -> dict[str, Any]:
             values = inner.sample_relative(study, trial, search_space)
@@ -66,49 +72,34 @@ class WithinBudget(BaseSampler):
         """Never asked for: all is drawn at once."""
         raise UsageError(f"{param_name} is no part of the space")
 
-    def priced(self, values: Values) -> tuple[Candidate, Price] | None:
-        """The candidate of some values and its price; None where there is no such network."""
+    def share_spent(self, values: Values) -> tuple[str, float]:
+        """The name of a candidate and its worst ratio of a cost to its limit, infinite if it cannot be made."""
         try:
             candidate = self.space.candidate(values)
-            return candidate, price_of(candidate, self.keyword)
+            if counts_too_many(candidate, self.keyword, self.budget):
+                return candidate.name, math.inf
+            return candidate.name, self.budget.excess(price_of(candidate, self.keyword))
         except (ConfigError, ModelError):
-            return None
+            return "", math.inf
 
     def _first_within(self, draw: Callable[[], dict[str, Any]], tried: set[Any]) -> dict[str, Any]:
-        nearest: Price | None = None
+        cheap: dict[str, Any] | None = None
         for _ in range(MOST_DRAWS):
-            values = draw()
-            found = self.priced(values)
-            if found is None:
+            name, spent = self.share_spent(values := draw())
+            if spent > 1 or name in tried:
                 continue
-            candidate, price = found
-            if self.budget.admits(price) and candidate.name not in tried:
+            if spent >= LEAST_SPENT:
                 return values
-            if nearest is None or self.budget.excess(price) < self.budget.excess(nearest):
-                nearest = price
-        raise UsageError(
-            f"none of {MOST_DRAWS:,} networks drawn is new and within {self.budget}; "
-            f"the nearest has {_told(nearest)}; widen the budget, or the space with --space"
-        )
+            cheap = cheap or values
+        if cheap is None:
+            raise UsageError(
+                f"none of {MOST_DRAWS:,} networks drawn is new and within {self.budget}; "
+                "widen the budget, or the space with --space"
+            )
+        return cheap
 
 
 def _estimators(seed: int) -> TPESampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return TPESampler(seed=seed, n_startup_trials=FIRST_TRIALS, multivariate=True, constant_liar=True)
-
-
-def _failed(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL
-
-
-def _told(price: Price | None) -> str:
-    return (
-        "no price at all"
-        if price is None
-        else ", ".join(f"{name} {cost:,}" for name, cost in _costs(price).items())
-    )
-
-
-def _costs(price: Price) -> Mapping[str, int]:
-    return vars(price)

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from optuna.distributions import (
     BaseDistribution,
@@ -26,7 +26,7 @@ from optuna.distributions import (
 
 from hark.configuration import build
 from hark.errors import ConfigError
-from hark.exploring.candidate import Candidate
+from hark.exploring.candidate import Candidate, can_be_pruned
 from hark.files import digest, read_small
 from hark.learning.batching import Variation
 from hark.learning.distillation import DistillationConfig
@@ -34,10 +34,13 @@ from hark.learning.training import TrainingConfig
 from hark.network.crnn import CrnnConfig
 from hark.packed.front_end_settings import LogMelConfig
 
+WEIGHING = ("additive", "query")
+"""The kinds of attention that can learn where teachers look."""
+
 
 @dataclass(frozen=True)
 class Whole:
-    """Whole numbers from `low` to `high`, small ones as likely as the decades they fill."""
+    """Whole numbers from `low` to `high`, drawn evenly on a logarithmic scale."""
 
     low: int
     high: int
@@ -75,26 +78,46 @@ class Space:
         LogMelConfig(hop_length=320, n_fft=512, n_mels=20),
     )
     """Each costs half a minute and up to a gigabyte per fold, for its lessons."""
+    normalization_bands: tuple[Literal["each", "one"], ...] = ("each", "one")
+    """A scale and a shift for each band, or one of both for all: 80 to 160 bytes less."""
 
+    pooling_frames: tuple[int, ...] = (1, 2, 4)
+    """Mean of so many frames before the convolution: as a longer hop, for a sum instead of a transform."""
+    pooling_bands: tuple[int, ...] = (1, 2)
     channels: Whole = Whole(1, 8)
     """Of the convolution (Arik et al. 2017, arXiv 1703.05390)."""
     kernel_ms: Whole = Whole(80, 320)
     stride_ms: Whole = Whole(60, 200)
-    """A long stride costs less than it harms: a step fewer is a whole recurrent step fewer."""
+    """A step fewer is a whole recurrent step fewer."""
     kernel_bands: Real = Real(0.1, 1.0)
     """As a share of the bands; with all of them the convolution is a matrix."""
     stride_bands: Real = Real(0.05, 0.5)
+    convolution: tuple[Literal["full", "separable"], ...] = ("full", "separable")
+    """Separable: over frequency, then over time in each channel (Jaderberg et al. 2014, arXiv 1405.3866)."""
+
+    rank: tuple[int, ...] = (0, 4, 8)
+    """Of the first cell's input weights; 0 is full (Kusupati et al. 2018, arXiv 1901.02358, §3.2)."""
+    cell: tuple[Literal["gru", "minimal", "fast"], ...] = ("gru", "minimal", "fast")
+    """Cho et al. 2014, arXiv 1406.1078; Zhou et al. 2016, arXiv 1603.09420; FastGRNN, arXiv 1901.02358."""
     layers: tuple[int, ...] = (1, 2)
-    hidden: Whole = Whole(4, 20)
+    hidden: Whole = Whole(4, 24)
     """Units of each recurrent layer."""
+    pruned_share: tuple[float, ...] = (0.0, 0.3)
+    """Of the units, trained with and then removed (Li et al. 2017, arXiv 1608.08710); of the reference's form."""
+    attention: tuple[Literal["additive", "query", "mean", "last"], ...] = ("additive", "query", "mean", "last")
+    """Shan et al. 2018, arXiv 1803.10916; a query vector; the mean of the steps; the last state alone."""
+    classes: tuple[int, ...] = (2, 1)
+    """Logits: a single one's sigmoid is the posterior."""
 
     bits: tuple[int, ...] = (8, 4)
     """Of a weight, which learns where it may lie (Jacob et al. 2018, arXiv 1712.05877)."""
+    scales: tuple[Literal["row", "matrix"], ...] = ("row", "matrix")
+    """A scale for each row, or one for a matrix: two bytes less for each row but one."""
 
     epochs: tuple[int, ...] = (100,)
     learning_rate: Real = Real(3e-3, 1.5e-2)
     fine_tuning_epochs: tuple[int, ...] = (30,)
-    """In integers."""
+    """After pruning, and in integers."""
     fine_tuning_rate: Real = Real(5e-4, 4e-3)
     averaging: tuple[float, ...] = (0.99, 0.998)
     """Of the weights over the steps (Polyak & Juditsky 1992)."""
@@ -132,33 +155,25 @@ class Space:
         """
         one: dict[str, Any] = {name: _only(part) for name, part in self._parts()} | dict(values)
         front_end = next(each for each in self.front_ends if _named(each) == one["front_ends"])
-        attention = one["attention_weight"]
-        variation = Variation(
-            mask_bins=round(one["masked_share"] * front_end.n_mels),
-            mask_frames=round(one["masked_share"] * front_end.frame_rate),
-            lived_in_share=one["lived_in_share"],
+        network = _network(one, front_end)
+        training, fine_tuning = (
+            _training(one, front_end, lessons=self.lessons, epochs=one[epochs], rate=one[rate])
+            for epochs, rate in (("epochs", "learning_rate"), ("fine_tuning_epochs", "fine_tuning_rate"))
         )
-        rates = {"training": one["learning_rate"], "fine_tuning": one["fine_tuning_rate"]}
-        epochs = {"training": one["epochs"], "fine_tuning": one["fine_tuning_epochs"]}
-        trainings = {
-            name: TrainingConfig(
-                epochs=epochs[name],
-                learning_rate=_rounded(rate),
-                averaging=one["averaging"],
-                lessons=self.lessons,
-                variation=variation,
-                validations=1,
-            )
-            for name, rate in rates.items()
-        }
         return Candidate(
             front_end=front_end,
-            network=_network(one, front_end),
+            normalization_bands=one["normalization_bands"],
+            network=network,
+            pruned_share=one["pruned_share"] if can_be_pruned(network) else 0.0,
             bits=one["bits"],
+            scales=one["scales"],
+            training=training,
+            fine_tuning=fine_tuning,
             distillation=DistillationConfig(
-                alpha=_rounded(one["alpha"]), temperature=_rounded(one["temperature"]), attention=attention
+                alpha=_rounded(one["alpha"]),
+                temperature=_rounded(one["temperature"]),
+                attention=one["attention_weight"] if network.attention in WEIGHING else 0.0,
             ),
-            **trainings,
         )
 
     def _parts(self) -> list[tuple[str, Any]]:
@@ -174,29 +189,48 @@ def load_space(path: Path) -> Space:
     try:
         values = tomllib.loads(read_small(path).decode())
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read as a space ({error}); expected TOML such as bits = [4]"
-        ) from error
+        raise ConfigError(f"{path}: cannot be read ({error}); expected TOML such as bits = [4]") from error
     return build(Space, values, where=path.stem)
 
 
 def _network(one: Mapping[str, Any], front_end: LogMelConfig) -> CrnnConfig:
-    frame_ms = 1000 / front_end.frame_rate
-    bands = front_end.n_mels
-
-    def frames(ms: float) -> int:
-        return max(1, round(ms / frame_ms))
-
-    kernel = max(1, round(one["kernel_bands"] * bands)), frames(one["kernel_ms"])
-    stride = max(1, round(one["stride_bands"] * bands)), frames(one["stride_ms"])
+    """Lengths in frames and bands as the convolution gets them, pooled; no kernel is shorter than its stride."""
+    pooling = one["pooling_bands"], one["pooling_frames"]
+    frame_ms, bands = 1000 * pooling[1] / front_end.frame_rate, front_end.n_mels // pooling[0]
+    high, up = (max(1, round(one[name] * bands)) for name in ("kernel_bands", "stride_bands"))
+    long, on = (max(1, round(one[name] / frame_ms)) for name in ("kernel_ms", "stride_ms"))
     return CrnnConfig(
-        n_mels=bands,
+        n_mels=front_end.n_mels,
+        pooling=pooling,
         channels=one["channels"],
-        kernel=kernel,
-        stride=stride if kernel[0] < bands else (1, stride[1]),
+        kernel=(max(high, up), max(long, on)),
+        stride=(up, on),
+        convolution=one["convolution"],
+        rank=one["rank"] or None,
+        cell=one["cell"],
         hidden=(one["hidden"],) * one["layers"],
         dropout=0.0,
-        attention_window=(round(front_end.frame_rate) - kernel[1]) // stride[1] + 1,
+        attention=one["attention"],
+        classes=one["classes"],
+        frames_per_clip=round(front_end.frame_rate),
+    )
+
+
+def _training(
+    one: Mapping[str, Any], front_end: LogMelConfig, *, lessons: int, epochs: int, rate: float
+) -> TrainingConfig:
+    share = one["masked_share"]
+    return TrainingConfig(
+        epochs=epochs,
+        learning_rate=_rounded(rate),
+        averaging=one["averaging"],
+        lessons=lessons,
+        variation=Variation(
+            mask_bins=round(share * front_end.n_mels),
+            mask_frames=round(share * front_end.frame_rate),
+            lived_in_share=one["lived_in_share"],
+        ),
+        validations=1,
     )
 
 

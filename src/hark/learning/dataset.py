@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ from hark.sound.splits import (
 )
 
 Pcm: TypeAlias = npt.NDArray[np.int16]
+Cut: TypeAlias = Literal["no", "training", "both"]
 
 SURROUNDINGS = Form(longest_s=audio.LONGEST_READ_S)
 SENTENCES = "_sentences_"
@@ -126,8 +127,8 @@ class Source:
     """How the corpus is cut into parts."""
     speech: Path | None = None
     """Sentences without the keyword: half trains, half judges."""
-    cut_speech: bool = False
-    """Whether sentences are cut into clips as well, which are not the keyword."""
+    cut_speech: Cut = "no"
+    """Which half of the sentences, or both, is cut into clips as well, which are not the keyword."""
     noise: Path | None = None
     """Recordings of background, instead of those that come with the corpus."""
     clip_s: float = 1.0
@@ -138,7 +139,7 @@ class Source:
     def __post_init__(self) -> None:
         if not SHORTEST_S <= self.clip_s <= LONGEST_S:
             raise UsageError(f"clips of {self.clip_s} s, expected {SHORTEST_S} to {LONGEST_S:.0f} s")
-        if self.cut_speech and self.speech is None:
+        if self.cut_speech != "no" and self.speech is None:
             raise UsageError("speech is to be cut into clips, and there is none; name its folder")
 
     @property
@@ -172,8 +173,12 @@ def load_task(source: Source, *, fold: int) -> Task:
     labels = sorted({clip.label for clip in clips})
     if source.keyword not in labels:
         raise CorpusError(f"{source.root}: no word {source.keyword!r}; expected one of: {', '.join(labels)}")
-    sentences = dict(_cut(speech, source.clip_samples)) if source.cut_speech else {}
-    parts = with_sentences(parts_by(source.split, clips, fold=fold, folds=source.folds), sentences)
+    sentences = dict(_cut(speech, source))
+    parts = parts_by(source.split, clips, fold=fold, folds=source.folds)
+    if source.cut_speech == "training":
+        parts.training.extend(sentences)
+    elif source.cut_speech == "both":
+        parts = with_sentences(parts, sentences)
     return Task(
         keyword=source.keyword,
         split=source.split,
@@ -212,8 +217,8 @@ def _digest_of(source: Source, words: Prepared, *surroundings: Prepared) -> str:
     """That of the words alone where nothing surrounds them. Each may be moved by itself, and it stays the same."""
     digests = [digest(part.inspection.good) if part.inspection.good else "" for part in (words, *surroundings)]
     of_files = _joined(digests) if any(digests[1:]) else digests[0]
-    as_usual = source.clip_s == 1 and not source.cut_speech
-    return of_files if as_usual else _joined([of_files, f"{source.clip_s}", f"{source.cut_speech}"])
+    as_usual = source.clip_s == 1 and source.cut_speech == "no"
+    return of_files if as_usual else _joined([of_files, f"{source.clip_s}", source.cut_speech])
 
 
 def _joined(digests: Sequence[str]) -> str:
@@ -230,11 +235,12 @@ def _sentences(folder: Path | None) -> list[Clip]:
     return [Clip(path, label=speech_part(path.name), speaker="") for path in files]
 
 
-def _cut(speech: Prepared, samples: int) -> Iterator[tuple[Clip, Pcm]]:
-    """Sentences as clips of so many samples, one after the other; what is left at an end is too short for one."""
-    length_s = samples / audio.SAMPLE_RATE
+def _cut(speech: Prepared, source: Source) -> Iterator[tuple[Clip, Pcm]]:
+    """Sentences as clips, one after the other; what is left at an end is too short for one."""
+    halves = {"no": (), "training": ("training",), "both": ("training", "judging")}[source.cut_speech]
+    samples, length_s = source.clip_samples, source.clip_samples / audio.SAMPLE_RATE
     for clip, sound in speech:
-        for number in range(len(sound) // samples):
+        for number in range(len(sound) // samples if clip.label in halves else 0):
             piece = Clip(clip.path, SENTENCES, clip.path.stem, number * length_s, length_s, split=clip.label)
             yield piece, sound[number * samples : (number + 1) * samples]
 

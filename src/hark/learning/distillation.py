@@ -106,7 +106,7 @@ class Distillation:
         else:  # the student's masks mean nothing there
             past_samples = batch.past_frames * hop_in_recordings(self.front_end.config)
             clip = teacher.normalize(hear(teacher.features, batch.waveforms[:, past_samples:]))
-        return teacher.network.trace(clip, teacher.network.initial_state(len(clip)))
+        return teacher.network.trace(clip, teacher.network.initial_state(len(clip)), decisions=1)
 
     def _attention_loss(self, trace: Trace, taught: Taught, batch: Batch) -> Tensor:
         """KL between where teachers and student look at the end of the clip, steps aligned by their time."""

@@ -111,15 +111,15 @@ def cross_entropy(trace: Trace, batch: Batch) -> Tensor:
 
 
 def listen(model: Spotter, batch: Batch) -> Trace:
-    """What the network makes of each clip, its state lived-in by the sound before.
+    """What the network makes of each clip at its end, its state lived-in by the sound before.
 
     No gradient flows through the past: the network learns to hear the clip from whatever state it finds.
     """
     features = model.normalize(batch.log_mels(model.features))
     past, clip = features[..., : batch.past_frames], features[..., batch.past_frames :]
     with torch.no_grad():
-        _, state = model.network.step(past, model.network.initial_state(len(features)))
-    return model.network.trace(clip.masked_fill(batch.masks, 0.0), state)
+        heard = model.network.trace(past, model.network.initial_state(len(features)), decisions=0)
+    return model.network.trace(clip.masked_fill(batch.masks, 0.0), heard.state, decisions=1)
 
 
 class Lesson(nn.Module):

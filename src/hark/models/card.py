@@ -92,12 +92,15 @@ class Alarms:
     """How the operating point was chosen, and what it proves."""
 
     wanted_per_hour: float
-    """At most so many, on average over all that was listened to."""
-    listened: tuple[Listened, ...]
+    """At most so many in life."""
+    words: Listened
+    """Words one by one, the keyword among them, by the models of the folds that do not know them."""
+    life: tuple[Listened, ...]
+    """Speech and noise without the keyword, by the model itself."""
     interval: tuple[float, float]
-    """Alarms per hour, 95 %."""
+    """Alarms per hour of life, 95 %."""
     statement: str
-    """What the count of alarms proves."""
+    """What the count of alarms in life proves."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,13 +83,17 @@ def _told_alarms(model: Shipped) -> Iterator[str]:
         yield (
             f"- Operating point: threshold {point.threshold:.6g} of the posterior averaged over "
             f"{point.smoothing_steps} steps, {point.refractory_s:g} s refractory; chosen for at most "
-            f"{alarms.wanted_per_hour:g} alarms per hour."
+            f"{alarms.wanted_per_hour:g} alarms per hour of life, and then for the fewest mistakes among words."
         )
-    for kind in alarms.listened:
-        missed = f", {kind.misses} of {kind.words} words missed" if kind.words else ""
-        yield f"- {kind.sound}: {kind.alarms} alarms in {kind.hours:.2f} h{missed}."
+    for kind in alarms.life:
+        yield f"- Alarms in {kind.sound} without the keyword: {kind.alarms} in {kind.hours:.2f} h."
     low, high = alarms.interval
     yield f"- In all {alarms.statement}; 95 % interval {low:.2f} to {high:.2f} per hour."
+    words = alarms.words
+    yield (
+        f"- Words one by one in a carried stream of {words.hours:.2f} h, by the models of the folds: "
+        f"{words.misses:,} of {words.words:,} missed, {words.alarms:,} alarms among the others."
+    )
 
 
 def _told_cost(model: Shipped) -> Iterator[str]:
@@ -114,12 +118,12 @@ def _told_data(model: Shipped) -> Iterator[str]:
 
 
 def _told_limits(model: Shipped) -> Iterator[str]:
-    hours = sum(kind.hours for kind in model.card.alarms.listened)
+    hours = sum(kind.hours for kind in model.card.alarms.life)
     yield (
         "- Tried on the recordings named above and on nothing else: not on other languages and accents, children, "
         "far microphones, music or television."
     )
-    yield f"- {hours:.2f} h are little: even no alarm at all in them would prove only < {3 / hours:.1f} per hour."
+    yield f"- {hours:.2f} h of life are little: no alarm in them would prove only < {3 / hours:.1f} per hour."
     yield "- The operating point was chosen on the very sound that the alarms above are counted on."
 
 

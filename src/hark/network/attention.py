@@ -47,18 +47,22 @@ class WindowAttention(StreamingModule, ABC):
         y, _, state = self.attend(x, state)
         return y, state
 
-    def attend(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """As `step`, with the weights `(batch, steps, window)`, oldest first, in the middle."""
+    def attend(self, x: Tensor, state: State, *, decisions: int | None = None) -> tuple[Tensor, Tensor, State]:
+        """As `step`, with the weights `(batch, steps, window)`, oldest first, in the middle.
+
+        Of the sums and weights only those of the last `decisions` steps are computed, where that is given.
+        """
         energy = self.energies(x)
         hidden = torch.cat((leaf(state, "hidden"), x), dim=-1)
         energies = torch.cat((leaf(state, "energy"), energy), dim=-1)
         steps = x.shape[-1]
         # Cloned: a view would keep the whole chunk in memory for as long as the state lives.
         past: State = {"hidden": hidden[..., steps:].clone(), "energy": energies[..., steps:].clone()}
-        if not steps:
-            return x, x.new_zeros(x.shape[0], 0, self.window), past
-        weights = self.shares(energies.unfold(-1, self.window, 1)[:, 0])
-        return self.blend(hidden.unfold(-1, self.window, 1), weights), weights, past
+        first = 0 if decisions is None else max(0, steps - decisions)
+        if first == steps:
+            return x[..., steps:], x.new_zeros(x.shape[0], 0, self.window), past
+        weights = self.shares(energies[..., first:].unfold(-1, self.window, 1)[:, 0])
+        return self.blend(hidden[..., first:].unfold(-1, self.window, 1), weights), weights, past
 
     def shares(self, energies: Tensor) -> Tensor:
         """The weights of the steps from their energies, along the last axis."""

@@ -204,8 +204,12 @@ class Crnn(StreamingModule):
         trace = self.trace(x, state)
         return trace.logits, trace.state
 
-    def trace(self, x: Tensor, state: State) -> Trace:
-        """As `step`, and where attention looked: for distillation and for looking inside."""
+    def trace(self, x: Tensor, state: State, *, decisions: int | None = None) -> Trace:
+        """As `step`, and where attention looked: for distillation and for looking inside.
+
+        Only the last `decisions` steps are judged, where that is given: training asks for one, and the many others
+        would take as long as all that comes before them.
+        """
         after: State = {}
         maps = x.unsqueeze(1)
         for name, layer in self.front():
@@ -216,11 +220,13 @@ class Crnn(StreamingModule):
         hidden, after["gru"] = self.gru.step(values, substate(state, "gru"))
         weights = None
         if isinstance(self.attention, WindowAttention):
-            hidden, weights, after["attention"] = self.attention.attend(hidden, substate(state, "attention"))
+            looked_back = substate(state, "attention")
+            hidden, weights, after["attention"] = self.attention.attend(hidden, looked_back, decisions=decisions)
         elif self.attention is not None:
             means, after["attention"] = self.attention.step(hidden.unsqueeze(1), substate(state, "attention"))
             hidden = means.squeeze(1)
-        return Trace(self.classifier(hidden), weights, after)
+        first = 0 if decisions is None else max(0, hidden.shape[-1] - decisions)
+        return Trace(self.classifier(hidden[..., first:]), weights, after)
 
 
 def _pooling(config: CrnnConfig, parts: Parts) -> MeanPooling | None:

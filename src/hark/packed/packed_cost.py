@@ -174,7 +174,7 @@ def _lines(layer: Layer, frame: Frame, rhythm: Rhythm) -> Iterator[LayerCost]:
         case Convolution() | DepthwiseConvolution():
             out = layer.after(frame)
             products = out.size * layer.matrix.weights.shape[1]
-            yield _line("convolution", rhythm, layer.matrix, thop=products + out.size, macs=products)
+            yield _line(_name(layer), rhythm, layer.matrix, thop=products + out.size, macs=products)
         case RecurrentCell():
             yield _cell_line(layer, rhythm)
         case Attention() | QueryAttention():
@@ -185,7 +185,11 @@ def _lines(layer: Layer, frame: Frame, rhythm: Rhythm) -> Iterator[LayerCost]:
         case Linear():
             yield _line("linear", rhythm, layer.matrix)
         case _:
-            yield LayerCost(type(layer).__name__.lower(), rhythm, 0, 0, 0, 0)
+            yield LayerCost(_name(layer), rhythm, 0, 0, 0, 0)
+
+
+def _name(layer: Layer | RecurrentCell) -> str:
+    return type(layer).__name__.lower()
 
 
 def _cell_line(layer: RecurrentCell, rhythm: Rhythm) -> LayerCost:
@@ -194,7 +198,7 @@ def _cell_line(layer: RecurrentCell, rhythm: Rhythm) -> LayerCost:
     mixing = (3 if isinstance(layer, FastGrnn) else 4) * layer.units
     second_bias = layer.units if isinstance(layer, FastGrnn) else 0
     return LayerCost(
-        name=type(layer).__name__.lower(),
+        name=_name(layer),
         rhythm=rhythm,
         thop=products + 3 * layer.gates * layer.units + second_bias + mixing,
         macs=products,

@@ -1,4 +1,4 @@
-"""The operating point that a model ships with: fewest misses at a stated rate of false alarms.
+"""The operating point that a model ships with: fewest mistakes among words at a stated rate of alarms in life.
 
 Every threshold of a fine grid is tried on what has been heard, from above, until the alarms become too many.
 """
@@ -58,38 +58,37 @@ def hear(runner: Runner, sound: str, chunks: Iterable[Sound], words: Sequence[Wo
 
 
 def choose_point(
-    heard: Sequence[Heard], *, alarms_per_hour: float, refractory_s: float
-) -> tuple[OperatingPoint, tuple[Listened, ...]]:
-    """The operating point with the fewest misses whose alarms do not exceed a rate.
+    words: Sequence[Heard], life: Sequence[Heard], *, alarms_per_hour: float, refractory_s: float
+) -> OperatingPoint:
+    """The point with the fewest mistakes among words whose alarms in sound without the keyword keep to a rate.
+
+    Words one by one are harder than life: more alarms in an hour of them than in many of a household. So they
+    say how to weigh misses against alarms, and life says where the threshold must at least lie.
 
     Args:
-        heard: streams, perhaps of several models; alarms and hours are summed over them.
-        alarms_per_hour: at most so many on average. That is what was counted: an interval says what it proves.
-        refractory_s: as long as the keyword can be, for it cannot be said again before it has ended.
-
-    Returns:
-        The point; and what became of each kind of sound, streams of the same kind summed.
+        words: streams of words, the keyword among them.
+        life: streams without it: speech, noise.
+        alarms_per_hour: at most so many in `life`, on average over all of it, here and at every higher threshold.
+            That is what was counted: an interval says what it proves.
+        refractory_s: of the point.
 
     Raises:
         ModelError: there are more alarms even at the highest threshold.
     """
-    allowed = alarms_per_hour * sum(each.hours for each in heard)
-    best: tuple[int, OperatingPoint, tuple[Listened, ...]] | None = None
+    allowed = alarms_per_hour * sum(each.hours for each in life)
+    mistakes: dict[OperatingPoint, int] = {}
     for steps in SMOOTHINGS:
         for threshold in THRESHOLDS:
             point = OperatingPoint(threshold, steps, refractory_s)
-            outcomes = summed(each.at(point) for each in heard)
-            if sum(outcome.alarms for outcome in outcomes) > allowed:
+            if sum(each.at(point).alarms for each in life) > allowed:
                 break
-            misses = sum(outcome.misses for outcome in outcomes)
-            if best is None or misses < best[0]:
-                best = misses, point, outcomes
-    if best is None:
+            mistakes[point] = sum(found.misses + found.alarms for found in (each.at(point) for each in words))
+    if not mistakes:
         raise ModelError(
             f"more than {alarms_per_hour:g} alarms per hour at any threshold up to {THRESHOLDS[0]:.6f}, expected "
-            "a model that can do with fewer; allow more alarms, or train it longer"
+            "a model that can do with fewer; allow more alarms, or train it on speech too (--cut-speech)"
         )
-    return best[1:]
+    return min(mistakes, key=mistakes.__getitem__)
 
 
 def summed(outcomes: Iterable[Listened]) -> tuple[Listened, ...]:

@@ -6,7 +6,6 @@ folds; and where words are heard, it is by the models of the folds, each of whic
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +22,12 @@ from hark.packed import packing
 from hark.proof.evaluation import judging_stream, words_in
 from hark.record.runs import ENVIRONMENT, PACKED_FILE, Run
 from hark.releasing.folds import Folds, folds_of
-from hark.releasing.operating_point import Heard, choose_point, hear
+from hark.releasing.operating_point import Heard, choose_point, hear, summed
 from hark.runtime import Model
 from hark.sound import audio
+
+REFRACTORY_CLIPS = 2
+"""The keyword can be as long as a clip, and the network looks back over another: so long it hears the same one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +65,11 @@ def release(wish: Wish) -> Released:
         raise UsageError(f"{run.folder}: expected a finished run of a model that packs, made with --split whole")
     folds = folds_of(run, wish.folds)
     packed = packing.load(run.path(PACKED_FILE))
-    point, listened = choose_point(
-        list(_listen(wish, folds)), alarms_per_hour=wish.alarms_per_hour, refractory_s=wish.source.clip_s
+    words, life = _listen(wish, folds)
+    point = choose_point(
+        words, life, alarms_per_hour=wish.alarms_per_hour, refractory_s=REFRACTORY_CLIPS * wish.source.clip_s
     )
+    among_words, in_life = (summed(each.at(point) for each in heard) for heard in (words, life))
     file = packing.to_bytes(replace(packed, operating_point=point))
     card = Card(
         keyword=packed.labels[-1],
@@ -73,25 +77,30 @@ def release(wish: Wish) -> Released:
         sha256=sha256(file),
         data=_data(run, wish.credits),
         quality=folds.quality,
-        alarms=_alarms(listened, wish.alarms_per_hour),
+        alarms=_alarms(wish.alarms_per_hour, among_words[0], in_life),
         origin=_origin(run),
     )
     return Released(file, card)
 
 
-def _listen(wish: Wish, folds: Folds) -> Iterator[Heard]:
+def _listen(wish: Wish, folds: Folds) -> tuple[list[Heard], list[Heard]]:
     """The words of each fold by the model that does not know them; speech and noise by the model that ships."""
+    words = []
     for fold, path in folds.models.items():
         say(f"{path}: hears the words of fold {fold}, which it does not know")
         task, model = load_task(wish.source, fold=fold), Model(path)
         _require_same_data(wish.run, task)
         pieces = judging_stream(_words_alone(task))
-        yield hear(model, "words", heard_by(model, (piece.waveform for piece in pieces)), words_in(pieces)[0])
+        sound = heard_by(model, (piece.waveform for piece in pieces))
+        words.append(hear(model, "words", sound, words_in(pieces)[0]))
     model = Model(wish.run.path(PACKED_FILE))
-    if task.judging_speech:
-        yield hear(model, "speech", heard_by(model, map(audio.read, task.judging_speech)))
-    if task.judging_noises:
-        yield hear(model, "noise", heard_by(model, map(audio.from_pcm16, task.judging_noises)))
+    life = {
+        "speech": [audio.read(path) for path in task.judging_speech],
+        "noise": [audio.from_pcm16(noise) for noise in task.judging_noises],
+    }
+    if not any(life.values()):
+        raise UsageError("no sound without the keyword to count alarms in, expected --speech, --noise or both")
+    return words, [hear(model, kind, heard_by(model, chunks)) for kind, chunks in life.items() if chunks]
 
 
 def _require_same_data(run: Run, task: Task) -> None:
@@ -109,16 +118,20 @@ def _words_alone(task: Task) -> Task:
 
 def _data(run: Run, credits: tuple[Credit, ...]) -> Data:
     task = run.read_json("task.json")
-    names = ("digest", "clips", "positives", "speakers", "names_speakers", "clip_s")
-    return Data(credits=credits, **{name: task[name] for name in names})
+    names = ("digest", "positives", "speakers", "names_speakers", "clip_s")
+    return Data(credits=credits, clips=task["training"], **{name: task[name] for name in names})
 
 
-def _alarms(listened: tuple[Listened, ...], wanted_per_hour: float) -> Alarms:
-    hours = sum(kind.hours for kind in listened)
-    told = told_alarms(sum(kind.alarms for kind in listened), hours)
+def _alarms(wanted_per_hour: float, words: Listened, life: tuple[Listened, ...]) -> Alarms:
+    """What is told of alarms; their rate and its interval go by life alone."""
+    told = told_alarms(sum(kind.alarms for kind in life), sum(kind.hours for kind in life))
     low, high = told["interval"]
     return Alarms(
-        wanted_per_hour=wanted_per_hour, listened=listened, interval=(low, high), statement=told["statement"]
+        wanted_per_hour=wanted_per_hour,
+        words=words,
+        life=life,
+        interval=(low, high),
+        statement=told["statement"],
     )
 
 

@@ -36,6 +36,8 @@ class _StraightThrough(torch.autograd.Function):
 
 def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
     """The value of `hard` with the gradient of `soft`."""
+    if not soft.requires_grad:
+        return hard
     result: Tensor = _StraightThrough.apply(soft, hard.detach())  # type: ignore[no-untyped-call]
     return result
 
@@ -62,8 +64,11 @@ def within(x: Tensor, bits: int) -> Tensor:
 
 
 def features_on_grid(x: Tensor, bits: int) -> Tensor:
-    """What the engine's affine makes of log-mels: the nearest multiple, halves to even, limited to int16."""
-    return straight_through(x, within(torch.round(x.double() * 2**bits) / 2**bits, bits).to(x))
+    """What the engine's affine makes of log-mels: the nearest multiple, halves to even, limited to int16.
+
+    Exact in the type of `x`: powers of two are all that it is multiplied with.
+    """
+    return straight_through(x, within(torch.round(x * 2.0**bits) / 2.0**bits, bits))
 
 
 def bias_shift(bias: Tensor, bits: int) -> int:
@@ -81,14 +86,14 @@ def bias_on_grid(bias: Tensor, bits: int) -> Tensor:
 def look_up_tanh(a: Tensor) -> Tensor:
     """The engine's tanh, a whole number, of whole numbers in Q12 that are limited to int16 first."""
     a = limited(a)
-    value = TANH.to(a.device).take(a.long())
+    value = TANH.to(a).take(a.long())
     return straight_through(torch.tanh(a / 2**TANH_BITS) * ONE, value) if torch.is_grad_enabled() else value
 
 
 def look_up_sigmoid(a: Tensor) -> Tensor:
     """The engine's sigmoid, a multiple of 2^-16, of whole numbers in Q11 that are limited to int16 first."""
     a = limited(a)
-    value = SIGMOID.to(a.device).take(a.long())
+    value = SIGMOID.to(a).take(a.long())
     return straight_through(torch.sigmoid(a / 2**SIGMOID_BITS), value) if torch.is_grad_enabled() else value
 
 

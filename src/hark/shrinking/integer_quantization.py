@@ -107,10 +107,10 @@ class IntegerCrnn(Crnn):
         next(layer for layer in self.gru.modules() if isinstance(layer, IntegerCell)).in_bits = in_bits
         self.classifier.out_bits = LOGIT_BITS
 
-    def trace(self, x: Tensor, state: State) -> Trace:
+    def trace(self, x: Tensor, state: State, *, decisions: int | None = None) -> Trace:
         """As the float network's."""
         with parametrize.cached():  # each weight is then rounded once, however often it is read
-            return super().trace(x, state)
+            return super().trace(x, state, decisions=decisions)
 
     def gains(self) -> dict[str, Tensor]:
         """Of each weight, what a unit of its input is in units of its output, for every row or for all: 2^n."""

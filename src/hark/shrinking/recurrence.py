@@ -56,13 +56,15 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        gates, hidden, weight, bias, *states = ctx.saved_tensors
+        # In float32, for a derivative need not be exact.
+        gates, hidden, weight, bias, *states = (tensor.float() for tensor in ctx.saved_tensors)
         before = torch.stack((hidden, *states[:-1]))
         by_gates, by_rows, by_state = _slopes(ctx.cell, gates, whole(before @ weight.T + bias), before)
-        flows, to_hidden = _back_through_time(gradients[0].contiguous(), by_rows, by_state, weight)
+        flows, to_hidden = _back_through_time(gradients[0].float().contiguous(), by_rows, by_state, weight)
         to_rows = _spread(flows, by_rows)
         to_weight = to_rows.flatten(0, 1).T @ before.flatten(0, 1)
-        return None, _spread(flows, by_gates), to_hidden, to_weight, to_rows.sum(dim=(0, 1))
+        inner = _spread(flows, by_gates), to_hidden, to_weight, to_rows.sum(dim=(0, 1))
+        return None, *(gradient.double() for gradient in inner)
 
 
 def _slopes(cell: Cell, *arguments: Tensor) -> tuple[Tensor, ...]:
