@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MODEL_SUFFIX = ".safetensors"
 CALIBRATION_PIECES = 512
-"""Of a second each."""
+"""Each as long as a clip was in training."""
 
 
 @click.command()
@@ -36,7 +36,7 @@ def quantize(model: Path, sound: Path | None, bits: int, out: Path) -> None:
     """Put every weight of MODEL (a file or a run) on a grid of BITS, one scale per output row.
 
     With --sound all that lies between the weights becomes integers too, which the engine computes with: ranges are
-    measured on up to 512 seconds from all over the recordings. Without, only the weights are quantised and the
+    measured on up to 512 clips from all over the recordings. Without, only the weights are quantised and the
     arithmetic remains float32: such a model can be judged, but not packed.
 
     \b
@@ -71,7 +71,8 @@ def _to_integers(model: Spotter, sound: Path, bits: int) -> Spotter:
     from hark.shrinking.integer_quantization import calibrate, quantize_to_integers
     from hark.sound.pieces import pieces
 
-    heard = pieces(sound, most=CALIBRATION_PIECES, sample_rate=model.config.features.sample_rate)
+    rate, clip_s = model.config.features.sample_rate, model.config.clip_s
+    heard = pieces(sound, most=CALIBRATION_PIECES, sample_rate=rate, piece_s=clip_s)
     return quantize_to_integers(model, calibrate(model, torch.from_numpy(heard)), bits=bits)
 
 
@@ -147,7 +148,7 @@ def _forms(spotter: Spotter) -> Iterator[PackedModel]:
     if can_be_packed(spotter):
         yield pack(spotter)
     if not is_quantized(spotter):
-        silence = torch.zeros(1, spotter.config.features.sample_rate)
+        silence = torch.zeros(1, round(spotter.config.clip_s * spotter.config.features.sample_rate))
         yield pack(quantize_to_integers(spotter, calibrate(spotter, silence)))
 
 

@@ -43,17 +43,18 @@ class NetworkStage(Stage):
 
     def __post_init__(self) -> None:
         hop_in_recordings(self.front_end)  # refuses a rate at which none can be heard
-        if (bands := self.network_config.n_mels) != self.front_end.n_mels:
+        if (bands := self.network_config().n_mels) != self.front_end.n_mels:
             raise ConfigError(
                 f"front_end.n_mels is {self.front_end.n_mels}, expected {bands} as network.n_mels; "
                 "set both to the same number"
             )
 
-    @property
-    def network_config(self) -> CrnnConfig:
-        """The network in full, its attention looking back over a clip of this front end."""
+    def network_config(self, *, clip_s: float = 1.0) -> CrnnConfig:
+        """The network in full, its attention looking back over a clip of this length and front end."""
         network = PUBLISHED[self.network] if isinstance(self.network, str) else self.network
-        return replace(network, frames_per_clip=round(self.front_end.frame_rate))
+        return replace(
+            network, frames_per_clip=round(clip_s * self.front_end.sample_rate) // self.front_end.hop_length
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

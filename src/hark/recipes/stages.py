@@ -176,7 +176,7 @@ def _fresh(stage: TrainStage | DistillStage, bench: Bench) -> Spotter:
         SpotterConfig(
             keyword=bench.task.keyword,
             features=stage.front_end,
-            network=stage.network_config,
+            network=stage.network_config(clip_s=bench.task.clip_s),
             normalization_bands=stage.normalization_bands,
         )
     )
