@@ -492,3 +492,8 @@ def test_a_spread_has_the_decimals_of_its_mean() -> None:
 
 def test_counts_and_factors_are_easy_to_read() -> None:
     assert (count(933808), times(20.357), times(1.0)) == ("933,808", "20.4×", "1×")
+
+
+def test_reference_sisters_and_ours_stand_on_one_picture(page: str) -> None:
+    for name in ("stage 2 (printed)", "best sister report (printed)", "small, int8"):
+        assert name in page
