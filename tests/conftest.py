@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from command_line import hark_ as hark_
 from contract import seeded
+from data_workers import fair_watchdog as fair_watchdog
+from hark import notices
 from hark.learning.dataset import Source, Task, load_task
 from hark.learning.devices import Machine
 from hark.network.crnn import CrnnConfig
@@ -35,7 +37,8 @@ FOLDS = 2
 torch.set_num_threads(1)
 # What a shell starts in the background ignores SIGINT, and so would every process that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-settings.register_profile("hark", deadline=None, derandomize=True)
+# Neither a deadline nor the health check asks who else keeps the machine busy.
+settings.register_profile("hark", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hark")
 
 
@@ -45,6 +48,14 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real recordings at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_line_is_shown() -> Iterator[None]:
+    """However long the thread that shows it is kept waiting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(notices, "PATIENCE_S", 60.0)
+        yield
 
 
 @pytest.fixture(autouse=True)

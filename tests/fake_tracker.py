@@ -3,7 +3,8 @@
 python fake_tracker.py WHERE at-once|at-the-end LINGER_S RUN --to NAME
 
 WHERE is "nowhere", or what it does and at which place: "raise at init", "hang at log 3", "exit at finish", …
-It confirms what it has been given at once, or not before the end.
+It confirms what it has been given at once, or not before the end. Where it does something, the file
+`trackers/reached` of the run is there from then on.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Fake:
 
     def __init__(self, run: Run) -> None:
         self.logged = self.confirmed = 0
+        self.reached = run.path("trackers/reached")
         self.reach("init")
 
     def log(self, event: Event) -> None:
@@ -67,6 +69,7 @@ class Fake:
         """Do what is to be done there."""
         deed, _, where = WHERE.partition(" at ")
         if where == place:
+            self.reached.touch()
             DEEDS[deed]()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data_workers import say_that_this_thread_hangs
 from hark.learning.dataset import Task
 
 HELD = threading.Lock()
@@ -28,6 +29,7 @@ class FaultySound:
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, np.integer):  # one clip for a batch, not many for something else
             if int(key) in self.hangs:
+                say_that_this_thread_hangs()
                 time.sleep(3600)
             if int(key) in self.kills:
                 os.kill(os.getpid(), signal.SIGKILL)

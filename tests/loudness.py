@@ -16,23 +16,23 @@ LOUD, QUIET = 0.5, 0.05
 class Loudness:
     """Every 0.1 s it hears how loud they were."""
 
-    sample_rate = RATE
-    step_samples = first_step_samples = RATE // 10
-
-    def __init__(self, labels: tuple[str, ...] = ("", "loud")) -> None:
+    def __init__(self, labels: tuple[str, ...] = ("", "loud"), *, sample_rate: int = RATE) -> None:
         """Of both classes, or of the loud one alone."""
         self.labels = labels
+        self.sample_rate = sample_rate
+        self.step_samples = self.first_step_samples = sample_rate // 10
 
     def stream(self) -> LoudnessStream:
         """Nothing heard."""
-        return LoudnessStream(len(self.labels))
+        return LoudnessStream(len(self.labels), self.step_samples)
 
 
 class LoudnessStream:
     """Sound to logits (0, ±5), or the last alone: is the mean level above 0.4?"""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, step_samples: int) -> None:
         self._classes = classes
+        self._step_samples = step_samples
         self.reset()
 
     def reset(self) -> None:
@@ -43,9 +43,9 @@ class LoudnessStream:
         """Logits (steps, classes)."""
         samples = audio.from_pcm16(sound) if sound.dtype == np.int16 else sound
         heard = np.concatenate([self._waiting, samples])
-        steps = len(heard) // Loudness.step_samples
-        whole, self._waiting = np.split(heard, [steps * Loudness.step_samples])
-        levels = np.abs(whole).reshape(steps, Loudness.step_samples).mean(axis=1)
+        steps = len(heard) // self._step_samples
+        whole, self._waiting = np.split(heard, [steps * self._step_samples])
+        levels = np.abs(whole).reshape(steps, self._step_samples).mean(axis=1)
         both = np.stack([np.zeros(steps), np.where(levels > 0.4, 5.0, -5.0)], axis=1).astype(np.float32)
         return both[:, -self._classes :]
 

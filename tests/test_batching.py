@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hark.errors import ConfigError, CorpusError, UsageError
-from hark.learning.batching import Batch, Batches, Variation
+from hark.learning.batching import Batch, Batches, Variation, hear
 from hark.learning.dataset import Source, Task, load_task
 from hark.network.features import LogMel, LogMelConfig
 from hark.sound.policies import WaveAugmentation
@@ -123,6 +123,38 @@ def test_the_past_is_whole_frames_before_all_clips_of_some_batches(batches: Make
     assert min(pasts) == 0
     assert 0 < max(pasts) <= 50
     assert len(set(pasts)) > 3
+
+
+@pytest.mark.parametrize("times", [2, 4, 5])
+def test_a_front_end_at_a_part_of_the_rate_gets_the_batches_of_one_with_as_many_frames(
+    tiny_task: Task, times: int
+) -> None:
+    """Drawn, varied and lived-in alike; only what is heard of them is another thing."""
+    slow = LogMelConfig(sample_rate=16_000 // times, hop_length=80, n_fft=160, n_mels=16)
+    fast = LogMelConfig(hop_length=80 * times, n_mels=16)
+    ones, others = (Batches(tiny_task, Variation(lived_in_share=1.0), config, 8, 3) for config in (slow, fast))
+    for number in range(4):
+        one, other = ones.make(number), others.make(number)
+        assert digest(one) == digest(other)
+        heard = one.log_mels(LogMel(slow))
+        assert heard.shape == other.log_mels(LogMel(fast)).shape
+        assert heard.shape[-1] == one.past_frames + one.masks.shape[-1]
+
+
+def test_training_hears_of_a_clip_what_judging_hears(tiny_task: Task) -> None:
+    """But for the 16 bits that judging rounds to."""
+    front_end = LogMel(LogMelConfig(sample_rate=8_000, hop_length=160, n_fft=256, n_mels=16))
+    data = tiny_task.training
+    judged = front_end(data.at_rate(8_000).waveforms(slice(None)))
+    trained = hear(front_end, data.waveforms(slice(None)))
+    assert float((trained - judged).abs().mean()) < 0.005
+
+
+@pytest.mark.parametrize("rate", [11_025, 48_000])
+def test_a_front_end_for_which_there_are_no_whole_hops_is_refused(tiny_task: Task, rate: int) -> None:
+    front_end = LogMelConfig(sample_rate=rate)
+    with pytest.raises(ConfigError, match=f"front_end.sample_rate is {rate}, expected 16000, at which recordings"):
+        Batches(tiny_task, Variation(), front_end, 8, 0).make(0)
 
 
 @pytest.mark.parametrize(("share", "lived_in"), [(0.0, 0), (1.0, 6)])

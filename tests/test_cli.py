@@ -16,15 +16,21 @@ from click.testing import CliRunner
 
 import hark.cli
 from command_line import Hark
+from contract import seeded
 from hark import __version__
 from hark.cli import COMMANDS, cli
 from hark.judging.detection import OperatingPoint
 from hark.judging.listening import detections_in, posterior, stream_scores
 from hark.learning.dataset import Source, Task
 from hark.learning.devices import Machine
+from hark.network.crnn import CrnnConfig
+from hark.network.spotter import Spotter, SpotterConfig
+from hark.packed import packing
+from hark.packed.front_end_settings import LogMelConfig
 from hark.record.runs import Run
 from hark.record.supervision import ON_ANOTHER_DEVICE
 from hark.runtime import Model
+from hark.shipping.model_packing import pack
 from hark.shrinking.quantization import is_quantized
 from hark.sound import audio
 from hark.storage.model_files import load
@@ -101,7 +107,8 @@ MISSING = ["--data", "none", "--keyword", "x"]
         (["cost", "."], 1, "holds no model.safetensors; expected a finished run or a model file"),
         (["detect", "none.safetensors", "a.wav"], 1, "none.safetensors: cannot be read as a model"),
         (["import", "none.pth", "--keyword", "x", "--out", "a"], 1, "none.pth: cannot be read (No such file"),
-        (["quantize", "none", "--out", "a.safetensors"], 1, "none: cannot be read as a model"),
+        (["quantize", "none", "--out", "a.safetensors"], 1, "none: no file or run, and not a model that comes"),
+        (["quantize", "./none", "--out", "a.safetensors"], 1, "none: cannot be read as a model"),
     ],
 )
 def test_an_error_of_ours_is_one_line_on_stderr_with_its_exit_code(
@@ -276,6 +283,31 @@ def test_evaluate_gives_the_numbers_of_the_run(hark_: Hark, mini_runs: Path, cor
     printed = hark_("evaluate", mini_runs / "base", *corpus).out
     assert f"reset per clip   1-AUC {told['reset']['one_minus_auc']:.5f}" in printed
     assert f"{told['carried']['misses_carried']} of 20 words missed" in printed
+
+
+def test_a_model_at_half_the_rate_is_judged_and_detects_as_any(
+    hark_: Hark, tiny_task: Task, corpus: list[object], tmp_path: Path
+) -> None:
+    """A recording is heard alike at its own rate and at the model's, but for the filter's edges and 16 bits."""
+    front_end = LogMelConfig(sample_rate=8_000, hop_length=160, n_fft=256, n_mels=16)
+    network = CrnnConfig(n_mels=16, channels=2, kernel=(16, 8), stride=(1, 8), hidden=(6,), frames_per_clip=50)
+    config = SpotterConfig(keyword="beep", features=front_end, network=network)
+    (tmp_path / "slow.hark").write_bytes(packing.to_bytes(pack(seeded(lambda: Spotter(config)))))
+    told = json.loads(hark_("evaluate", "slow.hark", *corpus, "--json").out)
+    assert told["reset"]["clips"] == 50
+    assert hark_("check-stream", "slow.hark", *corpus).out.count("largest difference") == 3
+    sound = tiny_task.testing.waveforms(slice(0, 20)).flatten().numpy()
+    audio.write("fast.wav", sound)
+    audio.write("slow.wav", audio.read("fast.wav", sample_rate=8_000), sample_rate=8_000)
+    (scores,) = stream_scores(Model(tmp_path / "slow.hark"), [audio.read("slow.wav", sample_rate=8_000)])
+    threshold = float(np.quantile(posterior(scores), 0.9))
+    fast, slow = (
+        json.loads(hark_("detect", "slow.hark", name, "--threshold", threshold, "--json").out)
+        for name in ("fast.wav", "slow.wav")
+    )
+    assert len(fast) > 2
+    assert [one["time_s"] for one in fast] == [one["time_s"] for one in slow]
+    assert [one["score"] for one in fast] == pytest.approx([one["score"] for one in slow], abs=1e-3)
 
 
 def test_check_stream_prints_the_difference_for_each_chunk(

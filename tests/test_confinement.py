@@ -22,6 +22,7 @@ from hark.errors import HarkError
 TESTS = Path(__file__).parent
 Start = Callable[..., Helper]
 
+UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -50,8 +51,8 @@ def pid_of(helper: Helper) -> int:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process ends within some seconds; a zombie has ended."""
-    deadline_s = time.monotonic() + 10
+    """Whether a process ends; a zombie has ended."""
+    deadline_s = time.monotonic() + 60
     while time.monotonic() < deadline_s:
         try:
             status = Path(f"/proc/{pid}/stat").read_text()
@@ -69,7 +70,7 @@ def helper(start: Start) -> Helper:
     return start()
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=UNCHECKED)
 @given(value=json_values, count=st.integers(0, 200_000))
 def test_a_question_is_answered_with_json_and_bytes(helper: Helper, value: object, count: int) -> None:
     told, raw = helper.ask({"echo": value, "bytes": count})
@@ -154,9 +155,11 @@ def test_a_closed_helper_ends(helper: Helper) -> None:
 
 
 def test_a_lost_helper_takes_along_what_it_started(helper: Helper, tmp_path: Path) -> None:
-    with pytest.raises(HelperLost):
-        helper.ask({"fork_and_hang": str(tmp_path / "pid")}, within_s=0.5)
-    assert is_gone(int((tmp_path / "pid").read_text()))
+    told = tmp_path / "pid"
+    while not (told.exists() and told.read_text()):  # a busy machine may not get as far in time
+        with pytest.raises(HelperLost):
+            helper.ask({"fork_and_hang": str(told)}, within_s=0.5)
+    assert is_gone(int(told.read_text()))
 
 
 @pytest.mark.parametrize("question", [{}, {"sleep_s": 60}], ids=["idle", "at work"])

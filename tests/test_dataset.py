@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hark.errors import CorpusError, ModelError, TooManyBadClips, UsageError
-from hark.learning.dataset import Source, Task, clip_scores, load_task
+from hark.learning.dataset import SENTENCES, Source, Task, clip_scores, load_task
 from hark.network.crnn import CrnnConfig
 from hark.network.layers import Affine
 from hark.network.spotter import Spotter, SpotterConfig
@@ -50,6 +51,26 @@ def test_targets_and_sound_are_those_of_the_clips(tiny_task: Task) -> None:
         clip = data.clips[row]
         assert data.targets[row] == (clip.label == "beep")
         np.testing.assert_array_equal(data.waveforms([row])[0].numpy(), audio.read(clip.path))
+
+
+def test_a_part_has_the_clips_targets_and_sound_of_its_rows(tiny_task: Task) -> None:
+    data = tiny_task.testing
+    for rows in ([7, 3], slice(2, 9, 3), slice(45, 99)):
+        part = data.part(rows)
+        assert part.clips == tuple(np.array(data.clips, dtype=object)[rows])
+        np.testing.assert_array_equal(part.pcm, data.pcm[rows])
+        np.testing.assert_array_equal(part.targets, data.targets[rows])
+
+
+def test_clips_at_another_rate_are_what_is_read_of_them_at_it(tiny_task: Task) -> None:
+    """But for the 16 bits between."""
+    data = tiny_task.testing
+    assert data.at_rate(data.sample_rate) is data
+    slow = data.at_rate(8_000)
+    assert (slow.sample_rate, slow.pcm.shape, slow.pcm.dtype) == (8_000, (50, 8_000), np.int16)
+    assert slow.clips == data.clips
+    read = np.stack([audio.read(clip.path, sample_rate=8_000) for clip in data.clips])
+    np.testing.assert_allclose(slow.waveforms(slice(None)).numpy(), read, atol=1e-4)
 
 
 def test_decoded_sound_is_kept_and_used_again(
@@ -144,6 +165,67 @@ def test_a_manifest_may_say_which_part_a_clip_is_in(tiny_source: Source) -> None
     }
 
 
+def test_the_whole_corpus_trains_and_its_figures_are_not_told(tiny_source: Source, tiny_task: Task) -> None:
+    task = load_task(replace(tiny_source, split="whole"), fold=0)
+    assert len(task.training) == 100
+    assert not task.is_judged
+    assert tiny_task.is_judged
+    assert task.digest == tiny_task.digest, "the data are the same, however they are cut"
+
+
+def test_all_clips_have_the_length_that_is_asked_for(tiny_source: Source, tiny_task: Task) -> None:
+    """Longer ones lose their end, shorter ones get silence there."""
+    longer, shorter = (load_task(replace(tiny_source, clip_s=length_s), fold=0) for length_s in (1.5, 0.5))
+    samples = audio.SAMPLE_RATE
+    assert [task.clip_s for task in (tiny_task, longer, shorter)] == [1.0, 1.5, 0.5]
+    np.testing.assert_array_equal(longer.training.pcm[:, :samples], tiny_task.training.pcm)
+    assert not longer.training.pcm[:, samples:].any()
+    np.testing.assert_array_equal(shorter.training.pcm, tiny_task.training.pcm[:, : samples // 2])
+    assert len({task.digest for task in (tiny_task, longer, shorter)}) == 3, "each is a task of its own"
+
+
+def test_sentences_become_clips_on_the_side_that_they_belong_to(tiny_source: Source, tiny_task: Task) -> None:
+    task = load_task(replace(tiny_source, cut_speech="both", clip_s=0.4), fold=0)
+    cut = {
+        name: {(clip.path, clip.start_s) for clip in part if clip.label == SENTENCES}
+        for name, part in _clips(task).items()
+    }
+    assert {path for path, _ in cut["testing"]} == set(task.judging_speech)
+    assert [len(pieces) for pieces in cut.values()] == [4, 0, 4], "two of 0.4 s in each second"
+    row = next(row for row, clip in enumerate(task.testing.clips) if clip.label == SENTENCES and clip.start_s)
+    clip = task.testing.clips[row]
+    expected = audio.to_pcm16(audio.read(clip.path, start_s=clip.start_s, duration_s=clip.duration_s))
+    np.testing.assert_array_equal(task.testing.pcm[row], expected)
+    assert not task.testing.targets[row]
+    only = load_task(replace(tiny_source, cut_speech="training", clip_s=0.4), fold=0)
+    assert len(only.training) == len(task.training)
+    assert not any(clip.label == SENTENCES for clip in (*only.validation.clips, *only.testing.clips))
+    none = load_task(replace(tiny_source, clip_s=0.4), fold=0)
+    assert len({task.digest, only.digest, none.digest}) == 3
+
+
+def test_background_may_come_from_elsewhere(tiny_source: Source, tiny_task: Task, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_source.root, bare, ignore=shutil.ignore_patterns(BACKGROUND_FOLDER))
+    task = load_task(replace(tiny_source, root=bare, noise=tiny_source.root / BACKGROUND_FOLDER), fold=0)
+    assert all(map(np.array_equal, task.noises, tiny_task.noises))
+    assert load_task(replace(tiny_source, root=bare), fold=0).noises == ()
+    with pytest.raises(CorpusError, match="expected a folder of background noises"):
+        load_task(replace(tiny_source, noise=tmp_path / "nosie"), fold=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"clip_s": 0.01}, "clips of 0.01 s, expected 0.1 to 60 s"),
+        ({"speech": None, "cut_speech": "both"}, "and there is none"),
+    ],
+)
+def test_a_task_that_cannot_be_is_refused_at_once(tiny_source: Source, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        replace(tiny_source, **wrong)
+
+
 def test_a_clip_that_names_no_part_is_refused(tiny_source: Source) -> None:
     with pytest.raises(CorpusError, match="split is None, expected one of training, validation, testing"):
         load_task(replace(tiny_source, split="manifest"), fold=0)
@@ -232,6 +314,8 @@ def test_the_digest_names_noises_and_speech_as_well_as_the_words(
 
 class Peak(torch.nn.Module):
     """Judges a clip by its last sample: the logits of its last step are (0, that sample)."""
+
+    sample_rate = audio.SAMPLE_RATE
 
     def __init__(self) -> None:
         super().__init__()

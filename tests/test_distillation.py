@@ -31,6 +31,7 @@ from hark.network.crnn import PUBLISHED, Crnn, CrnnConfig
 from hark.network.features import LogMelConfig
 from hark.network.spotter import Spotter, SpotterConfig
 from hark.record.runs import Run
+from hark.sound.resampling import resample
 from hark.storage.model_files import to_bytes
 
 NewSpotter = Callable[[], Spotter]
@@ -283,6 +284,44 @@ def test_a_teacher_may_hear_through_another_front_end_and_says_of_a_clip_what_it
     (heard,) = Distillation([other], tiny_spotter(), DistillationConfig()).teach(batch).logits.unbind(1)
     with torch.no_grad():
         assert torch.equal(heard, other(batch.waveforms[:, -samples:])[..., -1])
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_either_may_hear_at_half_the_rate_and_the_teacher_says_what_it_says_alone(
+    tiny_task: Task, tiny_network: CrnnConfig, who: str
+) -> None:
+    slow = LogMelConfig(sample_rate=8_000, hop_length=80, n_fft=200)
+    at_8_khz = Spotter(SpotterConfig(keyword="beep", features=slow, network=tiny_network))
+    at_16_khz = spotter(tiny_network, seed=1)
+    student, teacher = (at_8_khz, at_16_khz) if who == "student" else (at_16_khz, at_8_khz)
+    everywhere = Variation(policy="none", lived_in_share=1.0)
+    batch = Batches(tiny_task, everywhere, student.config.features, 8, 0).make(0)
+    objective = Distillation([teacher], student, DistillationConfig(attention=0.5))
+    (taught,) = objective.teach(batch).logits.unbind(1)
+    clips = torch.from_numpy(resample(batch.waveforms[:, -16_000:].numpy(), 16_000, teacher.sample_rate))
+    with torch.no_grad():
+        assert torch.equal(taught, teacher(clips)[..., -1])
+    assert torch.isfinite(objective(listen(student, batch), batch))
+
+
+@pytest.mark.parametrize(
+    "front_end",
+    [
+        LogMelConfig(hop_length=320),
+        LogMelConfig(sample_rate=8_000, hop_length=160),
+        LogMelConfig(sample_rate=8_000, hop_length=240),
+    ],
+)
+def test_steps_are_aligned_by_their_time_whatever_the_front_ends(front_end: LogMelConfig) -> None:
+    """Of a clip that is not a whole number of the student's frames, a teacher has steps to its very end."""
+    hop_s = 1 / front_end.frame_rate
+    network = CrnnConfig(channels=1, kernel=(5, 6), stride=(8, 4), hidden=(2,), frames_per_clip=round(1 / hop_s))
+    student = Spotter(SpotterConfig(keyword="beep", features=front_end, network=network))
+    teacher = spotter(CrnnConfig(channels=1, hidden=(2,)))
+    objective = Distillation([teacher], student, DistillationConfig())
+    theirs, ours = np.array(objective._cells(teacher)) / 16_000, np.array(objective._places(0, round(1 / hop_s)))
+    np.testing.assert_allclose(theirs.mean(axis=1), (10 + 8 * np.arange(11)) * 0.01)
+    np.testing.assert_allclose(ours.mean(axis=1) / 16_000, (3 + 4 * np.arange(len(ours))) * hop_s)
 
 
 @pytest.mark.parametrize("who", ["student", "teacher"])

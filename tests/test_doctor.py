@@ -133,10 +133,15 @@ def test_what_does_not_answer_is_a_finding_and_nobody_waits_for_it() -> None:
         never.wait()
         return Finding("disk", "ok", "late")
 
-    findings = doctor.ask({"disk": silent, "clock": lambda: Finding("clock", "ok", "well")}, limit_s=0.2)
+    for limit_s in (0.2, 2, 20):  # on a busy machine even the clock may need longer
+        disk, clock = doctor.ask(
+            {"disk": silent, "clock": lambda: Finding("clock", "ok", "well")}, limit_s=limit_s
+        )
+        assert (disk.topic, disk.verdict, disk.said) == ("disk", "warning", f"no answer within {limit_s} s")
+        if clock.said == "well":
+            break
     never.set()
-    assert [(found.topic, found.verdict) for found in findings] == [("disk", "warning"), ("clock", "ok")]
-    assert findings[0].said == "no answer within 0.2 s"
+    assert (clock.topic, clock.verdict) == ("clock", "ok")
 
 
 def test_a_question_that_fails_is_a_problem_and_spoils_no_other() -> None:

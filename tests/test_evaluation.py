@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hark.errors import ModelError, VerificationError
 from hark.judging.metrics import accuracy, au_fa_fr, frr_at_far, one_minus_auc
-from hark.learning.dataset import Dataset, Task, clip_scores
+from hark.learning.dataset import Dataset, Source, Task, clip_scores, load_task
 from hark.network.spotter import Spotter, SpotterConfig
 from hark.network.streaming import State
 from hark.proof.evaluation import (
@@ -74,19 +74,10 @@ def test_clips_are_scored_each_from_a_fresh_state(tiny_task: Task, tiny_spotter:
     np.testing.assert_array_equal(score_clips(TorchRunner(model), backwards)[::-1], scores)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"first_step_samples": RATE + 1}, "gives nothing before the end of a clip"),
-        ({"sample_rate": 8000}, "a model for 8000 Hz, expected one for 16000 Hz"),
-    ],
-)
-def test_a_model_that_cannot_judge_these_clips_is_refused(
-    tiny_task: Task, change: dict[str, int], said: str
-) -> None:
+def test_a_model_that_needs_more_sound_than_a_clip_is_refused(tiny_task: Task) -> None:
     runner = Loudness()
-    vars(runner).update(change)
-    with pytest.raises(ModelError, match=said):
+    runner.first_step_samples = RATE + 1
+    with pytest.raises(ModelError, match="gives nothing before the end of a clip"):
         score_clips(runner, tiny_task.testing)
 
 
@@ -101,6 +92,18 @@ def test_a_spotter_that_is_never_wrong_misses_nothing_and_raises_no_alarm(tiny_t
     assert judged["threshold"] == pytest.approx(1 / (1 + np.exp(-5.0)))
     assert judged["interval"][0] == 0 < judged["interval"][1]
     assert "proves only" in judged["statement"]
+
+
+@pytest.mark.parametrize("sample_rate", [8_000, 11_025, 48_000])
+def test_a_model_hears_clips_and_stream_at_its_own_rate(tiny_task: Task, sample_rate: int) -> None:
+    """The same sound of the same length, so that figures of different rates can be compared."""
+    task, runner = loud_task(tiny_task, positives=6, negatives=9), Loudness(sample_rate=sample_rate)
+    scores = score_clips(runner, task.testing)
+    np.testing.assert_array_equal(scores, np.where(task.testing.targets, 5.0, -5.0))
+    judged, plain = (judge_stream(each, task, validation=scores, testing=scores) for each in (runner, PERFECT))
+    assert judged == plain
+    clips, _ = nine_clips(task.testing, sample_rate=sample_rate)
+    assert [len(clip) for clip in clips] == [sample_rate] * 9
 
 
 def test_a_loud_clip_that_is_no_keyword_is_an_alarm_and_a_quiet_keyword_a_miss(tiny_task: Task) -> None:
@@ -136,6 +139,13 @@ def test_the_judging_stream_is_the_same_for_every_model(tiny_task: Task) -> None
     assert all(np.array_equal(one.waveform, other.waveform) for one, other in zip(first, second, strict=True))
 
 
+def test_a_sentence_is_heard_whole_and_not_once_more_in_pieces(tiny_source: Source) -> None:
+    whole, cut = (load_task(replace(tiny_source, cut_speech=half), fold=0) for half in ("no", "both"))
+    assert len(cut.testing) > len(whole.testing)
+    lengths = [sum(len(piece.waveform) for piece in judging_stream(task)[::2]) for task in (whole, cut)]
+    assert lengths[0] == lengths[1]
+
+
 def test_backgrounds_are_quiet_and_of_judging_noise(tiny_task: Task) -> None:
     stream = judging_stream(tiny_task)
     backgrounds = [piece.waveform for piece in stream[1::2]]
@@ -150,7 +160,7 @@ def test_a_stream_that_agrees_with_offline_passes_with_its_figures(
     tiny_task: Task, tiny_spotter: NewSpotter
 ) -> None:
     model = tiny_spotter().eval()
-    clips, labels = nine_clips(tiny_task.testing)
+    clips, labels = nine_clips(tiny_task.testing, sample_rate=RATE)
     checked = check_stream(TorchRunner(model), clips, labels=labels, chunk_frames=(1, 10, 20))
     assert [row["chunk_frames"] for row in checked["chunks"]] == [1, 10, 20]
     assert all(0 <= row["largest_difference"] <= 1e-5 for row in checked["chunks"])
@@ -204,6 +214,6 @@ def test_a_model_that_does_not_stream_is_found_out(
 ) -> None:
     model = kind(SpotterConfig(keyword="beep", network=tiny_spotter().config.network))
     model.load_state_dict(tiny_spotter().state_dict())
-    clips, labels = nine_clips(tiny_task.testing)
+    clips, labels = nine_clips(tiny_task.testing, sample_rate=RATE)
     with pytest.raises(VerificationError, match=said):
         check_stream(TorchRunner(model), clips, labels=labels, chunk_frames=[10])

@@ -130,6 +130,19 @@ with unattended():
     assert (tmp_path / "result").read_text() == "done"
 
 
+def test_at_its_end_a_program_does_not_search_all_memory_once_more() -> None:
+    """With torch loaded that took a second, in which a signal had already been answered."""
+    script = """
+import atexit, gc
+from hark.record.interruption import leaving_on_sigterm
+atexit.register(lambda: print(gc.get_freeze_count() > 0))
+with leaving_on_sigterm():
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n")
+
+
 def test_nohup_is_left_alone() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from data_workers import data_workers, require_no_workers
 from faulty_sound import faulty
 from hark.errors import DataStalled, UsageError
 from hark.learning import workers as workers_module
@@ -25,7 +25,7 @@ from hark.record.runs import Run
 NewRun = Callable[[str], Run]
 
 PATIENT, IMPATIENT = 60.0, 0.5
-LEAVING_S = 20.0
+pytestmark = pytest.mark.usefixtures("fair_watchdog")
 
 
 def batches(task: Task, variation: Variation | None = None) -> Batches:
@@ -135,7 +135,7 @@ def test_a_worker_that_stops_is_replaced_and_its_stack_written(tiny_task: Task, 
 
     def stop_one(number: int) -> None:
         if number == 2:
-            os.kill(workers()[0], signal.SIGSTOP)
+            os.kill(data_workers()[0], signal.SIGSTOP)
 
     expected = [digest(batches(tiny_task).make(number)) for number in range(8)]
     assert loading.digests(0, 8, before_each=stop_one) == expected
@@ -150,7 +150,7 @@ def test_workers_that_die_again_and_again_are_replaced_as_often(tiny_task: Task,
 
     def kill_all(number: int) -> None:
         if number in (1, 4, 7, 10, 13):
-            for pid in workers():
+            for pid in data_workers():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -166,7 +166,7 @@ def test_after_the_third_hang_there_are_no_more_workers(tiny_task: Task, new_run
     loading = Loading(new_run("a"), batches(tiny_task), workers=1, watchdog_s=IMPATIENT)
 
     def stop_all(number: int) -> None:
-        for pid in workers():
+        for pid in data_workers():
             with suppress(ProcessLookupError):  # it may be one that is just leaving
                 os.kill(pid, signal.SIGSTOP)
 
@@ -195,7 +195,7 @@ def test_a_clip_that_kills_is_put_in_quarantine_and_others_take_its_place(
     assert (event["clip"], event["row"], event["from_batch"]) == (clip, row, first)
     assert [clip in warning for warning in loading.warnings] == [False, False, True]
 
-    again = Loading(run, batches(faulty(tiny_task, hangs=(row,))), workers=0, watchdog_s=1.0)
+    again = Loading(run, batches(faulty(tiny_task, hangs=(row,))), workers=0)
     assert again.digests(first, first + 2) == [digest(without.make(number)) for number in (first, first + 1)]
     assert again.warnings == []
 
@@ -224,17 +224,3 @@ def test_workers_that_cannot_be_started_are_done_without(
     hanging = batches(faulty(tiny_task, hangs=tuple(range(40))))
     with pytest.raises(DataStalled, match=r"no batch 0 for 0\.05 s"):
         Loading(new_run("b"), hanging, workers=2, watchdog_s=0.05).digests(0, 3)
-
-
-def require_no_workers() -> None:
-    """All are gone, even those in the midst of something."""
-    for child in multiprocessing.active_children():
-        child.join(LEAVING_S)
-        assert not child.is_alive()
-
-
-def workers() -> list[int]:
-    """The process ids of the workers there are."""
-    return sorted(
-        child.pid for child in multiprocessing.active_children() if child.name == "batches" and child.pid
-    )

@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine, the tracker's process may need a second only to start."""
-    monkeypatch.setattr(mirror, "PARTING_S", 60.0)
+    monkeypatch.setattr(mirror, "PARTING_S", 300.0)
 
 
 class Listening:
@@ -77,7 +77,7 @@ def told_of(run: Run) -> list[Event]:
     return [event for event in run.events() if "tracker" in event]
 
 
-def eventually(condition: Callable[[], object], *, limit_s: float = 60.0) -> bool:
+def eventually(condition: Callable[[], object], *, limit_s: float = 300.0) -> bool:
     """Whether something comes true in time."""
     end_s = time.monotonic() + limit_s
     while not condition() and time.monotonic() < end_s:
@@ -149,7 +149,7 @@ def test_a_tracker_that_hangs_is_left_behind_named_and_ended_when_its_time_is_ov
 ) -> None:
     with mirror.mirrors(run, ["wandb"], command=fake("hang at log 3", linger_s=1)):
         train(run)
-        assert eventually(lambda: wandb_of(run).holder)
+        assert eventually(run.path("trackers/reached").exists)
         holder = wandb_of(run).holder
         monkeypatch.setattr(mirror, "PARTING_S", 0.0)
     (told,) = told_of(run)
@@ -175,7 +175,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     monkeypatch.setattr(mirror, "PARTING_S", 0.0)
     with mirror.mirrors(run, ["wandb"], command=(sys.executable, "-c", deaf, "hang at log 3", "at-once", "1")):
         train(run)
-        assert eventually(lambda: wandb_of(run).holder)
+        assert eventually(run.path("trackers/reached").exists)
     assert eventually(lambda: wandb_of(run).holder is None)
     assert "in reach" in run.path("trackers/wandb.log").read_text()
     assert f"ended without a word, see {run.folder}/trackers/wandb.log" in str(wandb_of(run))
@@ -194,6 +194,7 @@ def test_a_stopped_process_is_set_going_at_the_end_and_nothing_is_lost(run: Run)
     assert str(wandb_of(run)) == "wandb has all 5 events"
 
 
+@pytest.mark.usefixtures("patience")
 def test_the_trackers_have_one_time_together_to_part(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second does not wait again for as long as the first did."""
     waited: list[float] = []

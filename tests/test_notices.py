@@ -54,6 +54,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     show(again.wait)
 
     def go_on() -> None:
+        monkeypatch.setattr(notices, "PATIENCE_S", 60.0)
         again.set()
         if notices._showing:
             notices._showing.join(60)

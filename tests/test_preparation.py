@@ -19,6 +19,7 @@ from hark.sound import audio, inspection, preparation
 from hark.sound.corpus import Clip
 from hark.sound.preparation import Form, Prepared, prepare
 
+UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 SECOND = Form(samples=16_000)
 RNG = np.random.default_rng(0)
 
@@ -150,7 +151,7 @@ def test_another_version_is_prepared_anew_without_a_word(
     assert capsys.readouterr().err == ""
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=UNCHECKED)
 @given(data=st.data())
 def test_any_flipped_bit_is_found_told_and_made_good(
     data: st.DataObject, clips: list[Clip], kept: Path, capsys: pytest.CaptureFixture[str]

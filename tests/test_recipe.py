@@ -120,7 +120,11 @@ def test_a_stage_may_hear_through_another_front_end() -> None:
     ("front_end", "said"),
     [
         ({"n_mels": 20}, "stages.base: front_end.n_mels is 20, expected 40 as network.n_mels"),
-        ({"sample_rate": 8000}, "stages.base: front_end.sample_rate is 8000, expected 16000"),
+        (
+            {"sample_rate": 11_025},
+            "stages.base: front_end.sample_rate is 11025, expected 16000, at which recordings are decoded, or a "
+            "whole part of it such as 8000",
+        ),
         ({"hop_length": 500}, "hop_length 500: expected 1 to n_fft (400) samples"),
     ],
 )
@@ -152,14 +156,19 @@ def test_a_network_may_be_named_or_told_in_full() -> None:
     recipe = parse_recipe(chain(stages__base__network={"channels": 3, "hidden": [5, 4]}), name="mine")
     base = recipe.stages["base"]
     assert isinstance(base, TrainStage)
-    assert base.network_config == CrnnConfig(channels=3, hidden=(5, 4))
-    assert TrainStage(network="stage-2").network_config == PUBLISHED["stage-2"]
+    assert base.network_config() == CrnnConfig(channels=3, hidden=(5, 4))
+    assert TrainStage(network="stage-2").network_config() == PUBLISHED["stage-2"]
 
 
 @pytest.mark.parametrize(("hop_length", "window"), [(160, 11), (320, 4), (80, 23)])
 def test_attention_looks_back_over_a_clip_of_the_stages_front_end(hop_length: int, window: int) -> None:
     stage = TrainStage(network=CrnnConfig(), front_end=LogMelConfig(hop_length=hop_length))
-    assert stage.network_config.window == window
+    assert stage.network_config().window == window
+
+
+@pytest.mark.parametrize(("clip_s", "window"), [(1.0, 11), (2.0, 23), (0.5, 4)])
+def test_attention_looks_back_over_a_clip_of_the_task(clip_s: float, window: int) -> None:
+    assert TrainStage(network="base").network_config(clip_s=clip_s).window == window
 
 
 def test_one_scale_per_matrix_is_for_integers_only() -> None:

@@ -200,6 +200,16 @@ def test_the_headline_names_the_smallest_model_and_both_factors(study: Study) ->
     assert headline(study)[0] == "“small, int8”: 10.0× fewer MACs and a 40.0× smaller file than “base”"
 
 
+def test_the_headline_tells_the_length_of_clips_and_that_nobody_knows_who_speaks(tmp_path: Path) -> None:
+    task = {"keyword": "snowboy", "clips": 770, "positives": 401, "speakers": 770}
+    run = add_run(tmp_path, ("tiny", "ours", "train", [], 10, 4, 80, [9.0]), 0)
+    run.write_json("task.json", task | {"clip_s": 2.0, "names_speakers": False})
+    told = headline(collect(find_runs([tmp_path])))
+    assert told[1].endswith("among 770 clips, 401 of them positive; judged on one fold by file.")
+    assert told[2].startswith("All clips are made 2 s long")
+    assert told[3].startswith("No speaker is named twice: each file counts as one of its own")
+
+
 def test_without_a_model_within_the_bar_the_headline_says_so_and_names_the_best(tmp_path: Path) -> None:
     add_run(tmp_path, ("tiny", "ours", "train", [], 10, 4, 80, [9.0]), 0)
     first, *others = headline(collect(find_runs([tmp_path])))
@@ -482,3 +492,8 @@ def test_a_spread_has_the_decimals_of_its_mean() -> None:
 
 def test_counts_and_factors_are_easy_to_read() -> None:
     assert (count(933808), times(20.357), times(1.0)) == ("933,808", "20.4×", "1×")
+
+
+def test_reference_sisters_and_ours_stand_on_one_picture(page: str) -> None:
+    for name in ("stage 2 (printed)", "best sister report (printed)", "small, int8"):
+        assert name in page

@@ -109,7 +109,7 @@ def test_what_ends_the_call_is_passed_on_and_waits_for_the_folds_to_save(
     def save_when_asked(fold: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         (tmp_path / f"begun-{fold}").touch()
-        if signal.sigtimedwait([signal.SIGTERM], 20) is None:
+        if signal.sigtimedwait([signal.SIGTERM], 60) is None:
             return
         time.sleep(0.1)
         (tmp_path / f"saved-{fold}").touch()
@@ -133,7 +133,7 @@ def test_a_wish_to_save_is_passed_on_to_every_fold_at_work(
     def wait_for_the_wish(fold: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         (tmp_path / f"begun-{fold}").touch()
-        if signal.sigtimedwait([signal.SIGUSR1], 20) is not None:
+        if signal.sigtimedwait([signal.SIGUSR1], 60) is not None:
             (tmp_path / f"saved-{fold}").touch()
 
     def wish() -> None:

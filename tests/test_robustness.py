@@ -174,11 +174,11 @@ def test_what_cannot_be_paired_is_refused() -> None:
 def test_noises_are_called_as_their_recordings_even_where_one_could_not_be_used(
     tiny_source: Source, tiny_task: Task
 ) -> None:
-    named = judging_noises(tiny_task, tiny_source.root)
+    named = judging_noises(tiny_task, tiny_source.noise_files)
     assert list(named) == [GAUSSIAN, "fan", "street"]
     fan = next(path for path in tiny_source.root.rglob("fan.wav"))
     without = replace(tiny_task, quarantined=(f"{fan}: is silent",), judging_noises=tiny_task.judging_noises[1:])
-    remaining = judging_noises(without, tiny_source.root)
+    remaining = judging_noises(without, tiny_source.noise_files)
     assert list(remaining) == [GAUSSIAN, "street"]
     assert remaining["street"] is tiny_task.judging_noises[1]
 

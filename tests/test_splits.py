@@ -107,6 +107,33 @@ def test_the_folds_of_the_reference_task_are_the_documented_ones(shared_data: Pa
     assert [len(part) for part in parts] == [4_965, 541, 1_518]
 
 
+def test_a_whole_split_trains_on_all_and_watches_a_tenth_of_it() -> None:
+    clips = clips_of([f"{n % 100:x}" for n in range(300)])
+    training, watched, testing = splits.parts_by("whole", clips, fold=0)
+    assert training == clips
+    assert watched == testing
+    assert 0.05 < len(watched) / len(clips) < 0.15
+    assert {clip.speaker for clip in watched}.isdisjoint(clip.speaker for clip in clips if clip not in watched)
+    with pytest.raises(UsageError, match="it has but one"):
+        splits.parts_by("whole", clips, fold=1)
+
+
+def test_sentences_go_where_their_half_goes() -> None:
+    """Pieces of one recording stay together: a speaker is the recording."""
+    halves = {name: splits.speech_part(name) for name in (f"{n:x}" for n in range(100))}
+    pieces = [Clip(Path(name), "", name, start_s=at, split=half) for name, half in halves.items() for at in (0, 1)]
+    parts = splits.with_sentences(splits.Parts([], [], []), pieces)
+    assert {clip.split for clip in (*parts.training, *parts.validation)} == {"training"}
+    assert sorted(map(repr, parts.testing)) == sorted(repr(clip) for clip in pieces if clip.split == "judging")
+    assert 0 < len(parts.validation) < len(parts.training)
+    assert splits.find_leaks(parts._asdict()) == []
+
+
+@pytest.mark.parametrize(("speakers", "named"), [(["a", "a", "b"], True), (["a", "b", "c"], False)])
+def test_a_corpus_names_its_speakers_if_one_of_them_comes_again(speakers: list[str], named: bool) -> None:
+    assert splits.names_speakers(clips_of(speakers)) is named
+
+
 @pytest.mark.parametrize(("fold", "folds"), [(5, 5), (-1, 5), (0, 1)])
 def test_there_is_no_such_fold(fold: int, folds: int) -> None:
     with pytest.raises(UsageError, match=rf"fold {fold} of {folds}, expected one of 0 to"):
@@ -176,6 +203,7 @@ def test_split_shows_sizes_and_fails_on_a_leak(takes: list[Clip], tmp_path: Path
             for k, parts in enumerate(splits.fold_parts(takes, fold=k, folds=2) for k in range(2))
         ),
         "no speaker and no sound is in two parts",
+        "no speaker is named twice: each file counts as one of its own",
     ]
     in_each_fold = {splits.fold_of(name, 2): name for name in "defgh"}
     copies = [

@@ -17,7 +17,7 @@ from hark.judging.metrics import one_minus_auc
 from hark.learning.dataset import Task, clip_scores
 from hark.network.spotter import Spotter
 from hark.proof.cost import cost_of
-from hark.proof.evaluation import score_clips
+from hark.proof.evaluation import judging_stream, score_clips
 from hark.recipes import publishing, stages
 from hark.recipes.recipe import Recipe, parse_recipe
 from hark.recipes.reproduction import Plan
@@ -324,3 +324,39 @@ def test_a_result_that_cannot_be_written_is_unsaved_work_and_is_written_when_the
     run_recipe(short(), bench)
     assert all(run.is_finished for run in find_runs([bench.folder]))
     assert Run.open(bench.folder / "base").checkpoints.steps() == trained
+
+
+def test_a_student_hears_at_half_the_rate_of_its_teacher_from_training_to_the_proof(bench: Bench) -> None:
+    """Floats with attention and lessons, then integers; judged and proved at 8 kHz as a file of its own."""
+    small = {"n_mels": 16, "channels": 2, "kernel": [16, 8], "stride": [1, 8], "hidden": [6]}
+    at_8_khz = {"sample_rate": 8_000, "hop_length": 160, "n_fft": 256, "n_mels": 16}
+    distilled = {"teachers": ["teacher"], "distillation": {"attention": 0.1}}
+    recipe = parse_recipe(
+        {
+            "training": {"epochs": 3, "batch_size": 16, "learning_rate": 0.02, "averaging": 0.9, "validations": 1},
+            "stages": {
+                "teacher": {"kind": "train", "network": small | {"kernel": [16, 16]}, "front_end": {"n_mels": 16}},
+                "student": {
+                    "kind": "distill",
+                    "network": small,
+                    "front_end": at_8_khz,
+                    "training": {"lessons": 2},
+                    **distilled,
+                },
+                "integers": {"kind": "quantize-aware", "model": "student", "setting": "8 kHz", **distilled},
+            },
+        },
+        name="half",
+    )
+    *_, integers = run_recipe(recipe, bench)
+    model = Model(integers.path("model.hark"))
+    assert (model.sample_rate, model.step_samples) == (8_000, 8 * 160)
+    assert integers.read_json("stream.json")["hours"] == pytest.approx(_hours(bench.task))
+    assert integers.read_json("check_stream.json")["word"] == [4.0, 5.0]
+    assert integers.read_json("cost.json")["latency_ms"] == 160
+    told = integers.read_json("evaluation.json")
+    assert told["one_minus_auc"] < 0.2
+
+
+def _hours(task: Task) -> float:
+    return sum(len(piece.waveform) for piece in judging_stream(task)) / 16_000 / 3600

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -110,8 +111,15 @@ def test_workers_leave_the_signals_of_the_terminal_to_the_training(batches: Batc
         assert len(answer_of(worker.ask((0, None)), LIMIT_S)) == 16
 
 
-def test_the_stacks_of_all_are_written_even_of_a_stopped_one(batches: Batches, tmp_path: Path) -> None:
+def test_the_stacks_of_all_are_written_even_of_a_stopped_one(
+    batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stacks = tmp_path / "stacks.txt"
+
+    def give_time_to_write(_: float) -> None:
+        wait_until(lambda: "in _work\n" in stacks.read_text().rpartition("worker ")[2])
+
+    monkeypatch.setattr(workers, "time", SimpleNamespace(sleep=give_time_to_write, monotonic=time.monotonic))
     with hired(batches, tmp_path, 2) as both:
         os.kill(pid(both[0]), signal.SIGSTOP)
         with pytest.raises(Hangs, match=r"no answer within 0\.2 s"):
@@ -167,9 +175,14 @@ def test_the_end_of_a_process_is_the_end_of_whoever_makes_its_batches(
             parent.kill()
         parent.stdin.close()
         parent.wait(LIMIT_S)
+    wait_until(lambda: not any(is_at_work(number) for number in pids))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when something has come about."""
     deadline_s = time.monotonic() + LIMIT_S
-    while any(is_at_work(number) for number in pids):
-        assert time.monotonic() < deadline_s, "they live on"
+    while not condition():
+        assert time.monotonic() < deadline_s, "it has not come about"
         time.sleep(0.02)
 
 

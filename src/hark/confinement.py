@@ -38,7 +38,7 @@ from typing import IO, Any, BinaryIO, Literal, TypeAlias
 
 from hark.errors import HarkError
 
-START_S = 60.0
+START_S, DYING_S = 60.0, 10.0
 LONGEST_JSON_BYTES = 1 << 16
 LONGEST_ERROR = 4096
 LONGEST_COMPLAINT_BYTES = 1 << 20
@@ -256,7 +256,7 @@ class _Process:
 
     def _cause_of_death(self) -> str:
         try:
-            status = self._process.wait(timeout=1.0)
+            status = self._process.wait(timeout=DYING_S)
         except subprocess.TimeoutExpired:
             return "closed its output"
         if status < 0:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
 
-PATIENCE_S = 0.5
+PATIENCE_S = 2.0
 _showing: Thread | None = None
 
 

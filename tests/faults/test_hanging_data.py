@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import random
 import shutil
@@ -12,12 +11,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from torch import Tensor
 
+from data_workers import data_workers
 from faulty_sound import HELD, LockedSound, faulty, with_sound
 from hark.learning.batching import Batch, Batches, Variation
 from hark.learning.dataset import Source, Task
@@ -37,6 +37,7 @@ Record = Callable[[str, object], None]
 WATCHDOG_S = 1.0
 SEED = 20260102
 KILLS = 10
+pytestmark = pytest.mark.usefixtures("fair_watchdog")
 
 
 def config(epochs: int) -> TrainingConfig:
@@ -71,13 +72,6 @@ def before_step(act: Callable[[int], None]) -> Objective:
         return cross_entropy(trace, batch)
 
     return objective
-
-
-def workers() -> list[int]:
-    """The process ids of the data workers there are."""
-    return sorted(
-        child.pid for child in multiprocessing.active_children() if child.name == "batches" and child.pid
-    )
 
 
 def warnings(run: Run) -> list[str]:
@@ -130,7 +124,7 @@ def test_a_stopped_worker_is_found_and_replaced_and_changes_nothing(
 
     def stop_one(step: int) -> None:
         if step == 3:
-            os.kill(workers()[0], signal.SIGSTOP)
+            os.kill(data_workers()[0], signal.SIGSTOP)
             run.log("note", step=None, message="stopped")
 
     found = trained(tiny_spotter(), tiny_task, run, on(2), objective=before_step(stop_one))
@@ -178,9 +172,11 @@ def test_workers_killed_at_random_change_nothing(
 
     def kill_one(step: int) -> None:
         """Kill one if it is time to, and some are left: their death is noticed when a batch is missed."""
-        if len(killed) < sum(moment <= step for moment in moments) and (alive := workers()):
-            killed.append(chance.choice(alive))
-            os.kill(killed[-1], signal.SIGKILL)
+        if len(killed) < sum(moment <= step for moment in moments) and (alive := data_workers()):
+            victim = chance.choice(alive)
+            with suppress(ProcessLookupError):  # it may be one that is just leaving
+                os.kill(victim, signal.SIGKILL)
+                killed.append(victim)
 
     expected = trained(tiny_spotter(), tiny_task, new_run("undisturbed"), on(0), epochs=epochs)
     run = new_run("killed")

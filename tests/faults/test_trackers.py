@@ -122,7 +122,7 @@ def undisturbed(
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait at the end for what becomes of the tracker, instead of leaving it behind."""
-    monkeypatch.setattr(mirror, "PARTING_S", 60.0)
+    monkeypatch.setattr(mirror, "PARTING_S", 300.0)
 
 
 def fake(where: str, *, confirms: str = "at-once", linger_s: int = 60) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check-stream": ("hark.cli.judging:check_stream", "Prove that streaming gives the offline output."),
     "verify": ("hark.cli.verify:verify", "Prove that a model streams, and that its files give the same."),
     "detect": ("hark.cli.judging:detect", "Find the keyword in recordings of any length."),
+    "models": ("hark.cli.shelf:models", "The models that come with hark, and their cards."),
+    "release": ("hark.cli.release:release", "Make a .hark file and its card of a run, ready to ship."),
     "report": ("hark.cli.report:report", "One page of tables and figures from runs."),
     "runs": ("hark.cli.runs:runs", "List runs and how they stand."),
     "attach": ("hark.cli.runs:attach", "Watch a run from another terminal."),

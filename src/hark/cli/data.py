@@ -160,6 +160,8 @@ def split(source: Path, folds: int, fold: int | None, as_json: bool) -> None:
     else:
         _print_table(rows)
         click.echo("\n".join(leaks) or "no speaker and no sound is in two parts")
+        if not splits.names_speakers(clips):
+            click.echo("no speaker is named twice: each file counts as one of its own")
     if leaks:
         raise CorpusError(
             f"{source}: {len(leaks)} leaks between the parts, expected none; remove one clip of each"

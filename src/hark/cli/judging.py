@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from hark.cli.options import (
     AS_JSON,
     FOLD,
     MODEL,
+    MODEL_PATH,
     PATH,
     corpus_options,
     open_runner,
@@ -24,6 +26,8 @@ from hark.cli.options import (
 from hark.errors import UsageError
 from hark.judging.detection import OperatingPoint
 from hark.judging.listening import detections_in, judge_recordings
+from hark.models.card import card_file, read_card
+from hark.models.shelf import SUFFIX, find
 from hark.notices import say
 from hark.runtime import Model, Runner
 
@@ -55,25 +59,35 @@ def evaluate(model: Path, with_grid: bool, out: Path | None, as_json: bool, fold
 
     if out and not with_grid:
         raise UsageError("--out is where a grid is written, and there is none; add --grid")
+    if corpus["split"] == "whole":
+        raise UsageError("--split whole leaves nothing to judge on, for all clips train; choose another")
     runner = open_runner(model)
     _require_keyword(model, runner.labels[-1], corpus["keyword"])
-    loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
+    given = source(corpus, cache=Path("runs"))
+    loaded = load_task(given, fold=fold)
+    _warn_of_known_data(model, loaded)
     testing, validation = score_clips(runner, loaded.testing), score_clips(runner, loaded.validation)
     told = {"reset": judge_clips(testing, loaded.testing)}
     told["carried"] = judge_stream(runner, loaded, validation=validation, testing=testing)
-    grid = _judge_grid(model, runner, loaded, corpus["root"], out) if with_grid else None
+    grid = _judge_grid(model, runner, loaded, given.noise_files, out) if with_grid else None
     if as_json:
         print_json(told | ({"grid": grid.as_dict()} if grid else {}))
         return
-    _print_judgement(told["reset"], told["carried"])
+    _print_judgement(told["reset"], told["carried"], by="speaker" if loaded.names_speakers else "file")
     if grid:
         _print_grid(grid)
 
 
-def _print_judgement(clips: dict[str, Any], stream: dict[str, Any]) -> None:
+def _warn_of_known_data(model: Path, task: Task) -> None:
+    """A model that ships has trained on all of its corpus."""
+    if model.suffix == SUFFIX and card_file(model).exists() and read_card(model).data.digest == task.digest:
+        say(f"{model.stem} has trained on these very clips: the figures say nothing of others; its card does")
+
+
+def _print_judgement(clips: dict[str, Any], stream: dict[str, Any], *, by: str) -> None:
     low, high = clips["interval"]
     click.echo(
-        f"reset per clip   1-AUC {clips['one_minus_auc']:.5f} (95 % interval by speaker {low:.5f}-{high:.5f}), "
+        f"reset per clip   1-AUC {clips['one_minus_auc']:.5f} (95 % interval by {by} {low:.5f}-{high:.5f}), "
         f"0.02587*(1-AUC) {clips['at_reference_prior']:.3e}\n"
         f"                 {clips['positives']} of {clips['clips']} clips are the keyword, "
         f"accuracy {clips['accuracy']:.4f}\n"
@@ -82,7 +96,7 @@ def _print_judgement(clips: dict[str, Any], stream: dict[str, Any]) -> None:
     )
 
 
-def _judge_grid(model: Path, runner: Runner, task: Task, root: Path, out: Path | None) -> Robustness:
+def _judge_grid(model: Path, runner: Runner, task: Task, noises: Sequence[Path], out: Path | None) -> Robustness:
     """The grid, written to `out` and into the run that `model` is."""
     from hark.files import to_json, write_atomically
     from hark.proof.robustness import GRID_FILE, GRID_SCORES_FILE, judge_grid, judging_noises, score_grid
@@ -95,7 +109,7 @@ def _judge_grid(model: Path, runner: Runner, task: Task, root: Path, out: Path |
             f"{model}: was made from other data or another fold; give its own, or the model file alone"
         )
     point = runner.operating_point if isinstance(runner, Model) else None
-    scored = score_grid(runner, task.testing, judging_noises(task, root))
+    scored = score_grid(runner, task.testing, judging_noises(task, noises))
     grid = judge_grid(scored, threshold=point.threshold if point else None)
     if out:
         write_atomically(out, (to_json(grid.as_dict(), indent=2) + "\n").encode())
@@ -146,7 +160,7 @@ def check_stream(
     runner = open_runner(model)
     _require_keyword(model, runner.labels[-1], corpus["keyword"])
     loaded = load_task(source(corpus, cache=Path("runs")), fold=fold)
-    clips, labels = nine_clips(loaded.testing)
+    clips, labels = nine_clips(loaded.testing, sample_rate=runner.sample_rate)
     result = check(runner, clips, labels=labels, chunk_frames=steps)
     if plot:
         from hark.files import write_atomically
@@ -174,24 +188,29 @@ def _require_keyword(path: Path, spotted: str, keyword: str) -> None:
 
 
 @click.command()
-@MODEL
-@click.argument("files", type=PATH, nargs=-1)
+@click.argument("files", metavar="[MODEL] FILES...", nargs=-1)
+@click.option("--model", type=MODEL_PATH, help="Instead of the first of the arguments.")
 @point_options
 @click.option("--truth", type=PATH, help="A manifest of where the keyword is: count hits, misses, alarms instead.")
 @AS_JSON
-def detect(model: Path, files: tuple[Path, ...], truth: Path | None, as_json: bool, **point: Any) -> None:
+def detect(files: tuple[str, ...], model: Path | None, truth: Path | None, as_json: bool, **point: Any) -> None:
     """Find the keyword in FILES of any length, format and rate, in constant memory.
 
-    MODEL is a .hark file, a run, a model.safetensors or an ONNX graph of hark. The operating point is the file's
-    own, but for what is given here; a file without one has a threshold of 0.5.
+    MODEL is the name of a model that comes with hark, a .hark file, a run, a model.safetensors, or an ONNX graph
+    of hark. The operating point is the file's own, but for what is given here; without one, the threshold is 0.5.
 
     \b
     Example:
+      $ hark detect --model happy-tiny evening.flac
       $ hark detect runs/student evening.flac --threshold 0.8
       evening.flac  12.480 s  0.973
       $ hark detect runs/student --truth evening.jsonl
       2 words, 0 missed; 1 alarm in 0.52 h: 1.9 per hour (95 % interval 0.05-10.7)
     """
+    if model is None:
+        if not files:
+            raise UsageError("no model, expected its name or path before the FILES, or --model")
+        model, files = find(files[0]), files[1:]
     if bool(files) == bool(truth):
         raise UsageError("expected either FILES or --truth MANIFEST")
     runner = open_runner(model)
@@ -200,7 +219,7 @@ def detect(model: Path, files: tuple[Path, ...], truth: Path | None, as_json: bo
     if truth:
         _print_outcome(runner, truth, operating, as_json)
     else:
-        _print_detections(runner, files, operating, as_json)
+        _print_detections(runner, tuple(map(Path, files)), operating, as_json)
 
 
 def _print_detections(runner: Runner, files: tuple[Path, ...], point: OperatingPoint, as_json: bool) -> None:

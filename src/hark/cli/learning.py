@@ -135,6 +135,9 @@ def _single(table: dict[str, Any], out: Path, overrides: tuple[str, ...], **task
     work = {"machine": machine(task), "trackers": trackers, "command": this_command()}
     plan = Plan(recipe=recipe, source=source(task, cache=folder.parent), out=folder.parent, **work)
     (run,) = run_in(folder.parent, plan, fold)
+    if not run.path("evaluation.json").exists():
+        click.echo(f"{out}: trained on all clips, so that none is left to judge it on")
+        return
     area = run.read_json("evaluation.json")["one_minus_auc"]
     click.echo(f"{out}: 1-AUC {area:.5f} on fold {fold}'s test part")
 

@@ -13,6 +13,7 @@ import click
 
 from hark.cli.options import AS_JSON, MODEL, PATH, model_file, print_json
 from hark.errors import UsageError
+from hark.models.shelf import SUFFIX, find, shelf
 from hark.packed import packing
 from hark.packed.packed_cost import Cost, cost_of_packed
 from hark.packed.packed_model import PackedModel
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 MODEL_SUFFIX = ".safetensors"
 CALIBRATION_PIECES = 512
-"""Of a second each."""
+"""Each as long as a clip was in training."""
 
 
 @click.command()
@@ -35,7 +36,7 @@ def quantize(model: Path, sound: Path | None, bits: int, out: Path) -> None:
     """Put every weight of MODEL (a file or a run) on a grid of BITS, one scale per output row.
 
     With --sound all that lies between the weights becomes integers too, which the engine computes with: ranges are
-    measured on up to 512 seconds from all over the recordings. Without, only the weights are quantised and the
+    measured on up to 512 clips from all over the recordings. Without, only the weights are quantised and the
     arithmetic remains float32: such a model can be judged, but not packed.
 
     \b
@@ -70,7 +71,8 @@ def _to_integers(model: Spotter, sound: Path, bits: int) -> Spotter:
     from hark.shrinking.integer_quantization import calibrate, quantize_to_integers
     from hark.sound.pieces import pieces
 
-    heard = pieces(sound, most=CALIBRATION_PIECES, sample_rate=model.config.features.sample_rate)
+    rate, clip_s = model.config.features.sample_rate, model.config.clip_s
+    heard = pieces(sound, most=CALIBRATION_PIECES, sample_rate=rate, piece_s=clip_s)
     return quantize_to_integers(model, calibrate(model, torch.from_numpy(heard)), bits=bits)
 
 
@@ -100,14 +102,15 @@ def import_(checkpoint: Path, keyword: str, out: Path) -> None:
 @click.argument("model")
 @AS_JSON
 def cost(model: str, as_json: bool) -> None:
-    """What MODEL (a file, a run, or base, stage-1, stage-2) costs, layer by layer, and on a device.
+    """What MODEL (a file, a run, a name; or base, stage-1, stage-2) costs, layer by layer, and on a device.
 
     \b
     Example:
       $ hark cost stage-2
     """
-    if Path(model).suffix == ".hark":
-        opened = Model(model)
+    path = shelf().get(model, Path(model))
+    if path.suffix == SUFFIX:
+        opened = Model(path)
         counted = cost_of_packed(packing.from_bytes(opened.file), state_bytes=opened.device_memory.state)
         forms = [opened]
     else:
@@ -130,7 +133,7 @@ def _of_spotter(name: str) -> tuple[Cost, list[Model]]:
     if name in PUBLISHED:
         spotter = Spotter(SpotterConfig(keyword="keyword", network=PUBLISHED[name]))
     else:
-        spotter = load(model_file(Path(name)))
+        spotter = load(model_file(find(name)))
     return cost_of(spotter), [Model(packing.to_bytes(packed)) for packed in _forms(spotter)]
 
 
@@ -145,7 +148,7 @@ def _forms(spotter: Spotter) -> Iterator[PackedModel]:
     if can_be_packed(spotter):
         yield pack(spotter)
     if not is_quantized(spotter):
-        silence = torch.zeros(1, spotter.config.features.sample_rate)
+        silence = torch.zeros(1, round(spotter.config.clip_s * spotter.config.features.sample_rate))
         yield pack(quantize_to_integers(spotter, calibrate(spotter, silence)))
 
 

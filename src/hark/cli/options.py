@@ -11,13 +11,14 @@ import click
 
 from hark.errors import ModelFileError
 from hark.judging.detection import OperatingPoint
+from hark.models.shelf import find
 from hark.packed import packing
 from hark.packed.packed_model import PackedModel
 from hark.record.command import Command
 from hark.record.runs import MODEL_FILE, PACKED_FILE, Run
 from hark.record.tracking import BACKENDS
 from hark.runtime import Model, Runner
-from hark.sound.inspection import MAX_BAD_SHARE
+from hark.sound.inspection import LONGEST_S, MAX_BAD_SHARE, SHORTEST_S
 from hark.sound.splits import SplitRule
 
 if TYPE_CHECKING:
@@ -27,7 +28,19 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
-MODEL = click.argument("model", type=PATH)
+
+class ModelPath(click.ParamType[Path]):
+    """A model by its path, or by the name under which it comes with hark."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """What is named, as a path."""
+        return value if isinstance(value, Path) else find(value)
+
+
+MODEL_PATH = ModelPath()
+MODEL = click.argument("model", type=MODEL_PATH)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key; may come again."
@@ -66,6 +79,11 @@ def task_options(command: F) -> F:
         click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="How many folds."),
         click.option("--split", type=click.Choice(get_args(SplitRule)),
                      default="speakers", show_default=True, help="How the corpus is cut into parts."),
+        click.option("--clip-s", type=click.FloatRange(SHORTEST_S, LONGEST_S), default=1.0, show_default=True,
+                     help="Length that all clips are cut or padded to."),
+        click.option("--noise", type=PATH, help="Background, where the corpus has no _background_noise_."),
+        click.option("--cut-speech", type=click.Choice(["no", "training", "both"]), default="no",
+                     help="Cut these halves of the sentences into clips as well: not the keyword."),
         click.option("--speech", type=PATH, help="Sentences without the keyword: half train, half judge."),
         click.option("--keyword", required=True, help="The word to spot."),
     ):  # fmt: skip

@@ -14,10 +14,9 @@ from hark.cli.options import MODEL, PATH, model_file, packed_model, point_option
 from hark.errors import UsageError
 from hark.files import write_atomically
 from hark.judging.detection import OperatingPoint
+from hark.models.shelf import SUFFIX
 from hark.packed import packing
 from hark.runtime import Model
-
-SUFFIX = ".hark"
 
 
 @click.command()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hark.cli.options import AS_JSON, MODEL, PATH, model_file, open_runner
+from hark.cli.options import AS_JSON, MODEL, MODEL_PATH, model_file, open_runner
 from hark.record.runs import PACKED_FILE
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @MODEL
-@click.option("--against", type=PATH, help="Another form of the same model, which must give the same.")
+@click.option("--against", type=MODEL_PATH, help="Another form of the same model, which must give the same.")
 @click.option("--seconds", type=click.FloatRange(10, 86_400), default=3600, show_default=True,
               help="Heard in one go; for an hour the engine takes seconds, torch minutes.")  # fmt: skip
 @AS_JSON

@@ -58,7 +58,8 @@ class Candidate:
     def in_words(self) -> str:
         """What it is, for a table."""
         network, front_end = self.network, self.front_end
-        bands = f"{front_end.n_mels} bands of {front_end.n_fft} samples every {front_end.hop_length}"
+        width_ms, hop_ms = (1000 * n / front_end.sample_rate for n in (front_end.n_fft, front_end.hop_length))
+        bands = f"{front_end.n_mels} bands of {width_ms:g} ms every {hop_ms:g} at {front_end.sample_rate} Hz"
         kernel, stride = (f"({high}, {long})" for high, long in (network.kernel, network.stride))
         parts = [
             bands if self.normalization_bands == "each" else f"{bands} with one scale",

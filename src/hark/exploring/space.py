@@ -72,10 +72,11 @@ class Space:
     """What candidates are made of. A list is chosen from; a range is drawn from on a logarithmic scale."""
 
     front_ends: tuple[LogMelConfig, ...] = (
-        LogMelConfig(),
         LogMelConfig(n_mels=20),
-        LogMelConfig(hop_length=320, n_fft=512),
         LogMelConfig(hop_length=320, n_fft=512, n_mels=20),
+        LogMelConfig(hop_length=320, n_fft=512, n_mels=16),
+        LogMelConfig(hop_length=320, n_fft=512, n_mels=12),
+        LogMelConfig(sample_rate=8_000, hop_length=240, n_fft=256, n_mels=16),
     )
     """Each costs half a minute and up to a gigabyte per fold, for its lessons."""
     normalization_bands: tuple[Literal["each", "one"], ...] = ("each", "one")
@@ -89,8 +90,8 @@ class Space:
     kernel_ms: Whole = Whole(80, 320)
     stride_ms: Whole = Whole(60, 200)
     """A step fewer is a whole recurrent step fewer."""
-    kernel_bands: Real = Real(0.1, 1.0)
-    """As a share of the bands; with all of them the convolution is a matrix."""
+    kernel_bands: tuple[float, ...] = (0.2, 0.4, 1.0)
+    """As a share of the bands; with all of them the convolution is a matrix, which was best by far where tried."""
     stride_bands: Real = Real(0.05, 0.5)
     convolution: tuple[Literal["full", "separable"], ...] = ("full", "separable")
     """Separable: over frequency, then over time in each channel (Jaderberg et al. 2014, arXiv 1405.3866)."""
@@ -121,7 +122,7 @@ class Space:
     fine_tuning_rate: Real = Real(5e-4, 4e-3)
     averaging: tuple[float, ...] = (0.99, 0.998)
     """Of the weights over the steps (Polyak & Juditsky 1992)."""
-    masked_share: tuple[float, ...] = (0.1, 0.25)
+    masked_share: tuple[float, ...] = (0.0, 0.1)
     """The largest masks, of bands and of a clip's time (Park et al. 2019, arXiv 1904.08779)."""
     lived_in_share: tuple[float, ...] = (0.3,)
     lessons: int = 12

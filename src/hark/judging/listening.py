@@ -14,6 +14,7 @@ from hark.judging.metrics import alarm_rate_interval, alarm_statement
 from hark.runtime import Floats, Runner, Sound, detector_for
 from hark.sound import audio
 from hark.sound.corpus import Clip
+from hark.sound.resampling import resample_stream
 
 Scores: TypeAlias = NDArray[np.float64]
 
@@ -28,18 +29,23 @@ def stream_scores(runner: Runner, chunks: Iterable[Sound]) -> Iterator[Scores]:
 
 
 def keyword_scores(logits: Floats) -> Scores:
-    """How much the keyword, the last class, is preferred to all else: of logits `(…, 1 or 2)`, `(…,)`.
+    """How much the keyword is preferred to all else, by logits `(…, classes)` whose last is the keyword's.
 
-    A difference of logits, or the logit that stands alone: it ranks exactly as the posterior does, without
-    saturating at 0 and 1.
+    A difference of logits: it ranks exactly as the posterior does, without saturating at 0 and 1. Of a single
+    logit, whose sigmoid is the posterior, it is that logit.
     """
     wide = logits.astype(np.float64)
-    return wide[..., 0] if wide.shape[-1] == 1 else wide[..., 1] - wide[..., 0]
+    return wide[..., 1] - wide[..., 0] if wide.shape[-1] > 1 else wide[..., 0]
 
 
 def posterior(scores: Scores) -> Scores:
     """The keyword's probability: the sigmoid of its scores, which is the softmax over two logits so far apart."""
     return np.exp(-np.logaddexp(0.0, -scores))
+
+
+def heard_by(runner: Runner, chunks: Iterable[audio.Waveform]) -> Iterator[audio.Waveform]:
+    """Chunks `(samples,)` of one stream at the rate of recordings, at that of a runner."""
+    return resample_stream(chunks, audio.SAMPLE_RATE, runner.sample_rate)
 
 
 def detections_in(runner: Runner, path: Path, point: OperatingPoint) -> Iterator[Detection]:

@@ -203,16 +203,24 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(spread)
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], level: float = CONFIDENCE) -> PairedDifference:
-    """Mean of a − b over folds, with Student's t interval; it shows a difference when 0 lies outside."""
+def mean_interval(values: Sequence[float], level: float = CONFIDENCE) -> Interval:
+    """Student's t interval of the mean of a few values, such as those of folds; two or more."""
     from scipy.special import stdtrit
 
+    if len(values) < 2:
+        raise UsageError(f"{len(values)} values, expected two or more for an interval; judge on more folds")
+    mean, spread = mean_and_spread(values)
+    margin = float(stdtrit(len(values) - 1, (1 + level) / 2) * spread / np.sqrt(len(values)))
+    return Interval(mean - margin, mean + margin)
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], level: float = CONFIDENCE) -> PairedDifference:
+    """Mean of a − b over folds, with Student's t interval; it shows a difference when 0 lies outside."""
     if len(a) != len(b) or len(a) < 2:
         raise UsageError(f"{len(a)} and {len(b)} values, expected two or more pairs; judge both on more folds")
-    differences = np.subtract(a, b, dtype=np.float64)
-    mean, spread = mean_and_spread(differences.tolist())
-    margin = stdtrit(len(a) - 1, (1 + level) / 2) * spread / np.sqrt(len(a))
-    return PairedDifference(mean, float(mean - margin), float(mean + margin), tuple(differences.tolist()))
+    differences = np.subtract(a, b, dtype=np.float64).tolist()
+    mean, _ = mean_and_spread(differences)
+    return PairedDifference(mean, *mean_interval(differences, level), tuple(differences))
 
 
 def alarm_rate_interval(alarms: int, hours: float, level: float = CONFIDENCE) -> Interval:

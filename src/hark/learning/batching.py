@@ -21,9 +21,10 @@ from torch import Tensor
 from hark.errors import ConfigError, CorpusError
 from hark.learning.dataset import Task
 from hark.network.features import LogMel, LogMelConfig
-from hark.sound.audio import from_pcm16
+from hark.sound.audio import SAMPLE_RATE, from_pcm16
 from hark.sound.augmentation import generator, lived_in_batch, spectrogram_mask
 from hark.sound.policies import WaveAugmentation, reference_augmentation
+from hark.sound.resampling import resample
 
 # One family of random streams per purpose; clips use the numbers below 2^40.
 _ORDER, _MASKS, _PAST = 1 << 40, 1 << 41, 1 << 42
@@ -65,7 +66,7 @@ class Batch:
     """Clips as they are heard this time, with the sound that came before them."""
 
     waveforms: Tensor
-    """(batch, past + clip samples)"""
+    """(batch, past + clip samples), at the rate of recordings whatever the front end's"""
     targets: Tensor
     """(batch,) int64: 1 is the keyword"""
     masks: Tensor
@@ -102,7 +103,7 @@ class Batch:
     def log_mels(self, front_end: LogMel) -> Tensor:
         """Log-mels `(batch, n_mels, past + clip frames)`, computed once for student and teachers."""
         if self.heard is None:
-            self.heard = front_end(self.waveforms)
+            self.heard = hear(front_end, self.waveforms)
         return self.heard
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -117,6 +118,30 @@ class Batch:
         )
 
 
+def hop_in_recordings(front_end: LogMelConfig) -> int:
+    """Samples of recordings from one frame of a front end to the next.
+
+    Raises:
+        ConfigError: its rate is no whole part of theirs.
+    """
+    times, rest = divmod(SAMPLE_RATE, front_end.sample_rate)
+    if rest:
+        raise ConfigError(
+            f"front_end.sample_rate is {front_end.sample_rate}, expected {SAMPLE_RATE}, at which recordings are "
+            f"decoded, or a whole part of it such as {SAMPLE_RATE // 2}"
+        )
+    return times * front_end.hop_length
+
+
+def hear(front_end: LogMel, waveforms: Tensor) -> Tensor:
+    """Log-mels `(batch, n_mels, frames)` of waveforms `(batch, samples)` at the rate of recordings."""
+    if (rate := front_end.config.sample_rate) != SAMPLE_RATE:
+        heard = resample(waveforms.cpu().numpy(), SAMPLE_RATE, rate)
+        waveforms = torch.from_numpy(heard).to(waveforms.device)
+    log_mels: Tensor = front_end(waveforms)
+    return log_mels
+
+
 @dataclass(frozen=True)
 class Batches:
     """All batches of a training, by number. An epoch draws as many clips as there are, classes balanced."""
@@ -128,6 +153,11 @@ class Batches:
     seed: int
     quarantine: tuple[tuple[int, int], ...] = ()
     """Rows of the training part that are not heard, each from which batch on; others take their places."""
+
+    @cached_property
+    def hop(self) -> int:
+        """Samples of the clips from one frame to the next."""
+        return hop_in_recordings(self.front_end)
 
     @property
     def per_epoch(self) -> int:
@@ -149,7 +179,7 @@ class Batches:
         """The places that are hidden from batch `number`: `(clips, n_mels, clip frames)`."""
         epoch, index = divmod(number, self.per_epoch)
         return spectrogram_mask(
-            (clips, self.front_end.n_mels, self.task.training.pcm.shape[1] // self.front_end.hop_length),
+            (clips, self.front_end.n_mels, self.task.training.pcm.shape[1] // self.hop),
             generator(self.seed, epoch, _MASKS + index),
             max_bins=self.variation.mask_bins,
             max_frames=self.variation.mask_frames,
@@ -211,5 +241,5 @@ class Batches:
         if not self.task.other_sounds or rng.random() >= self.variation.lived_in_share:
             return clips, 0
         heard = lived_in_batch(clips, self.task.other_sounds, rng, max_s=self.variation.lived_in_max_s)
-        frames = (heard.shape[1] - clips.shape[1]) // self.front_end.hop_length
-        return heard[:, heard.shape[1] - clips.shape[1] - frames * self.front_end.hop_length :], frames
+        frames = (heard.shape[1] - clips.shape[1]) // self.hop
+        return heard[:, heard.shape[1] - clips.shape[1] - frames * self.hop :], frames

@@ -7,10 +7,10 @@ decoding in the loop, and nothing that happens to those files can reach a traini
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +21,27 @@ from hark.errors import CorpusError, ModelError, UsageError
 from hark.network.layers import Affine
 from hark.network.spotter import keyword_score
 from hark.sound import audio
-from hark.sound.corpus import BACKGROUND_FOLDER, Clip, background_files, digest, speech_files
+from hark.sound.corpus import BACKGROUND_FOLDER, Clip, background_files, digest, noise_files, speech_files
 from hark.sound.corpus import load as load_corpus
-from hark.sound.inspection import MAX_BAD_SHARE, Inspection
+from hark.sound.inspection import LONGEST_S, MAX_BAD_SHARE, SHORTEST_S, Inspection
 from hark.sound.preparation import Form, Prepared, prepare
-from hark.sound.splits import SplitRule, background_parts, parts_by, speech_part
+from hark.sound.resampling import resample
+from hark.sound.splits import (
+    Parts,
+    SplitRule,
+    background_parts,
+    names_speakers,
+    parts_by,
+    speech_part,
+    with_sentences,
+)
 
 Pcm: TypeAlias = npt.NDArray[np.int16]
+Cut: TypeAlias = Literal["no", "training", "both"]
 
-WORDS = Form(samples=audio.SAMPLE_RATE)
 SURROUNDINGS = Form(longest_s=audio.LONGEST_READ_S)
+SENTENCES = "_sentences_"
+"""The label of clips that are cut out of speech; no word has it, for folders with such a name are none."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +53,24 @@ class Dataset:
     """(clips, samples)"""
     targets: npt.NDArray[np.bool_]
     """(clips,): is it the keyword?"""
+    sample_rate: int = audio.SAMPLE_RATE
+    """Hz"""
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def part(self, rows: slice | Sequence[int]) -> Dataset:
+        """Some of the clips."""
+        numbers = np.arange(len(self))[rows]
+        clips = tuple(self.clips[row] for row in numbers)
+        return replace(self, clips=clips, pcm=self.pcm[numbers], targets=self.targets[numbers])
+
+    def at_rate(self, sample_rate: int) -> Dataset:
+        """The same clips as a model hears them that listens at another rate; they themselves if it is theirs."""
+        if sample_rate == self.sample_rate:
+            return self
+        heard = (resample(audio.from_pcm16(clip), self.sample_rate, sample_rate) for clip in self.pcm)
+        return replace(self, pcm=np.stack([audio.to_pcm16(clip) for clip in heard]), sample_rate=sample_rate)
 
     def waveforms(self, rows: slice | Sequence[int]) -> Tensor:
         """Float32 waveforms `(rows, samples)` in ±1."""
@@ -61,6 +87,8 @@ class Task:
     folds: int
     digest: str
     """Names the words, noises and sentences that it is made of."""
+    names_speakers: bool
+    """Whether the corpus tells who speaks; where it does not, a split by speaker is one by file."""
     quarantined: tuple[str, ...]
     """Clips that cannot be used, and why."""
     training: Dataset
@@ -72,6 +100,16 @@ class Task:
     """Background and speech without the keyword to live in before a clip, while training."""
     judging_noises: tuple[Pcm, ...]
     judging_speech: tuple[Path, ...]
+
+    @property
+    def clip_s(self) -> float:
+        """The length of every clip, in seconds."""
+        return float(self.training.pcm.shape[1] / audio.SAMPLE_RATE)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the testing part is kept from training; of one that is not, no figure is told."""
+        return self.split != "whole"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +127,30 @@ class Source:
     """How the corpus is cut into parts."""
     speech: Path | None = None
     """Sentences without the keyword: half trains, half judges."""
+    cut_speech: Cut = "no"
+    """Which half of the sentences, or both, is cut into clips as well, which are not the keyword."""
+    noise: Path | None = None
+    """Recordings of background, instead of those that come with the corpus."""
+    clip_s: float = 1.0
+    """All clips are cut or padded at their end to this length."""
     max_bad_share: float = MAX_BAD_SHARE
     """Go on without damaged clips up to this share of them."""
+
+    def __post_init__(self) -> None:
+        if not SHORTEST_S <= self.clip_s <= LONGEST_S:
+            raise UsageError(f"clips of {self.clip_s} s, expected {SHORTEST_S} to {LONGEST_S:.0f} s")
+        if self.cut_speech != "no" and self.speech is None:
+            raise UsageError("speech is to be cut into clips, and there is none; name its folder")
+
+    @property
+    def clip_samples(self) -> int:
+        """The length of every clip."""
+        return round(self.clip_s * audio.SAMPLE_RATE)
+
+    @property
+    def noise_files(self) -> list[Path]:
+        """The recordings of background, sorted."""
+        return background_files(self.root) if self.noise is None else noise_files(self.noise)
 
 
 def load_task(source: Source, *, fold: int) -> Task:
@@ -103,8 +163,9 @@ def load_task(source: Source, *, fold: int) -> Task:
     """
     if not 0 <= fold < source.folds:
         raise UsageError(f"fold {fold}: expected 0 to {source.folds - 1}")
-    words = _prepared(load_corpus(source.root), source.root, source.cache, WORDS)
-    noises = _prepared(_noises(source.root), source.root / BACKGROUND_FOLDER, source.cache, SURROUNDINGS)
+    words = _prepared(load_corpus(source.root), source.root, source.cache, Form(samples=source.clip_samples))
+    noise_folder = source.noise or source.root / BACKGROUND_FOLDER
+    noises = _prepared(_recordings(source.noise_files), noise_folder, source.cache, SURROUNDINGS)
     speech = _prepared(_sentences(source.speech), source.speech or Path(), source.cache, SURROUNDINGS)
     inspected = Inspection.of_all(part.inspection for part in (words, noises, speech))
     inspected.require(source.max_bad_share)
@@ -112,52 +173,76 @@ def load_task(source: Source, *, fold: int) -> Task:
     labels = sorted({clip.label for clip in clips})
     if source.keyword not in labels:
         raise CorpusError(f"{source.root}: no word {source.keyword!r}; expected one of: {', '.join(labels)}")
-    sound = dict(words)
+    sentences = dict(_cut(speech, source))
+    parts = parts_by(source.split, clips, fold=fold, folds=source.folds)
+    if source.cut_speech == "training":
+        parts.training.extend(sentences)
+    elif source.cut_speech == "both":
+        parts = with_sentences(parts, sentences)
+    return Task(
+        keyword=source.keyword,
+        split=source.split,
+        fold=fold,
+        folds=source.folds,
+        digest=_digest_of(source, words, noises, speech),
+        names_speakers=names_speakers(clips),
+        quarantined=tuple(f"{clip.path}: {verdict.reason}" for clip, verdict in inspected.bad),
+        **_datasets(parts, dict(words) | sentences, source, fold),
+        **_surroundings(noises, speech),
+    )
 
-    def dataset(name: str, part: Sequence[Clip]) -> Dataset:
+
+def _datasets(parts: Parts, sound: Mapping[Clip, Pcm], source: Source, fold: int) -> dict[str, Any]:
+    """The parts with their sound and targets, by name."""
+    datasets = {}
+    for name, part in parts._asdict().items():
         targets = np.array([clip.label == source.keyword for clip in part], dtype=bool)
         if targets.all() or not targets.any():
             raise CorpusError(
                 f"{source.root}: the {name} part of fold {fold} has {targets.sum()} clips of {source.keyword!r} "
                 f"among {len(part)}, expected some of both; record more speakers or change --folds"
             )
-        return Dataset(tuple(part), np.stack([sound[clip] for clip in part]), targets)
-
-    parts = parts_by(source.split, clips, fold=fold, folds=source.folds)
-    return Task(
-        keyword=source.keyword,
-        split=source.split,
-        fold=fold,
-        folds=source.folds,
-        digest=_digest_of(words, noises, speech),
-        quarantined=tuple(f"{clip.path}: {verdict.reason}" for clip, verdict in inspected.bad),
-        training=dataset("training", parts.training),
-        validation=dataset("validation", parts.validation),
-        testing=dataset("testing", parts.testing),
-        **_surroundings(noises, speech),
-    )
+        datasets[name] = Dataset(tuple(part), np.stack([sound[clip] for clip in part]), targets)
+    return datasets
 
 
 def _prepared(clips: Sequence[Clip], source: Path, cache: Path, form: Form) -> Prepared:
-    """Clips judged and decoded, or taken from the file in the cache that is named after their source."""
-    name = f"{source.name}-{hashlib.sha256(str(source.absolute()).encode()).hexdigest()[:8]}"
+    """Clips judged and decoded, or taken from the file in the cache that is named after source and length."""
+    length = f"-{form.samples}" if form.samples else ""
+    name = f"{source.name}-{hashlib.sha256(str(source.absolute()).encode()).hexdigest()[:8]}{length}"
     return prepare(clips, cache / f"{name}.clips", form)
 
 
-def _digest_of(words: Prepared, *surroundings: Prepared) -> str:
+def _digest_of(source: Source, words: Prepared, *surroundings: Prepared) -> str:
     """That of the words alone where nothing surrounds them. Each may be moved by itself, and it stays the same."""
     digests = [digest(part.inspection.good) if part.inspection.good else "" for part in (words, *surroundings)]
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest() if any(digests[1:]) else digests[0]
+    of_files = _joined(digests) if any(digests[1:]) else digests[0]
+    as_usual = source.clip_s == 1 and source.cut_speech == "no"
+    return of_files if as_usual else _joined([of_files, f"{source.clip_s}", source.cut_speech])
 
 
-def _noises(root: Path) -> list[Clip]:
-    return [Clip(path, label="", speaker="") for path in background_files(root)]
+def _joined(digests: Sequence[str]) -> str:
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def _recordings(files: Sequence[Path]) -> list[Clip]:
+    return [Clip(path, label="", speaker="") for path in files]
 
 
 def _sentences(folder: Path | None) -> list[Clip]:
     """The recordings of speech, each labelled with the part that it belongs to."""
     files = speech_files(folder) if folder else []
     return [Clip(path, label=speech_part(path.name), speaker="") for path in files]
+
+
+def _cut(speech: Prepared, source: Source) -> Iterator[tuple[Clip, Pcm]]:
+    """Sentences as clips, one after the other; what is left at an end is too short for one."""
+    halves = {"no": (), "training": ("training",), "both": ("training", "judging")}[source.cut_speech]
+    samples, length_s = source.clip_samples, source.clip_samples / audio.SAMPLE_RATE
+    for clip, sound in speech:
+        for number in range(len(sound) // samples if clip.label in halves else 0):
+            piece = Clip(clip.path, SENTENCES, clip.path.stem, number * length_s, length_s, split=clip.label)
+            yield piece, sound[number * samples : (number + 1) * samples]
 
 
 def _surroundings(noises: Prepared, speech: Prepared) -> dict[str, Any]:
@@ -182,6 +267,10 @@ class ClipJudge(Protocol):
 
     normalize: Affine
 
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the sound that it takes."""
+
     def __call__(self, waveforms: Tensor, /) -> Tensor:
         """Logits of clips."""
 
@@ -197,6 +286,7 @@ def clip_scores(model: ClipJudge, data: Dataset, *, batch_size: int = 256) -> np
         ModelError: clips end before the model's first output.
     """
     model.eval()
+    data = data.at_rate(model.sample_rate)
     device = model.normalize.scale.device
     scores = []
     for start in range(0, len(data), batch_size):

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from hark.errors import ConfigError
-from hark.learning.batching import Batch, Taught
+from hark.learning.batching import Batch, Taught, hear, hop_in_recordings
 from hark.learning.training import check_fields, cross_entropy
 from hark.network.attention import WindowAttention
 from hark.network.crnn import Crnn, Trace
 from hark.network.spotter import Spotter, two_logits
+from hark.sound.audio import SAMPLE_RATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,20 @@ class DistillationConfig:
 
 
 class Distillation:
-    """The objective of a student: the ensemble of `teachers` averages its probabilities."""
+    """The objective of a student: the ensemble of `teachers` averages its probabilities.
 
-    def __init__(self, teachers: Sequence[Spotter], student: Spotter, config: DistillationConfig) -> None:
+    Each hears the same recordings through its own front end, which may have another rate.
+
+    Args:
+        teachers: at least one.
+        student: who learns.
+        config: how much the teachers count.
+        clip_s: the length of all clips.
+    """
+
+    def __init__(
+        self, teachers: Sequence[Spotter], student: Spotter, config: DistillationConfig, *, clip_s: float = 1.0
+    ) -> None:
         if not teachers:
             raise ConfigError("distillation without a teacher: name at least one")
         if config.attention:
@@ -56,6 +68,7 @@ class Distillation:
         self.student = student.network
         self.front_end = student.features
         self.config = config
+        self.clip_s = clip_s
 
     @cached_property
     def signature(self) -> str:
@@ -91,28 +104,31 @@ class Distillation:
             clip = teacher.normalize(batch.log_mels(teacher.features))[..., batch.past_frames :]
             clip = clip.masked_fill(batch.masks, 0.0)
         else:  # the student's masks mean nothing there
-            past_samples = batch.past_frames * self.front_end.config.hop_length
-            clip = teacher.normalize(teacher.features(batch.waveforms[:, past_samples:]))
+            past_samples = batch.past_frames * hop_in_recordings(self.front_end.config)
+            clip = teacher.normalize(hear(teacher.features, batch.waveforms[:, past_samples:]))
         return teacher.network.trace(clip, teacher.network.initial_state(len(clip)), decisions=1)
 
     def _attention_loss(self, trace: Trace, taught: Taught, batch: Batch) -> Tensor:
         """KL between where teachers and student look at the end of the clip, steps aligned by their time."""
-        hop = self.front_end.config.hop_length
-        frames = batch.masks.shape[-1]
-        places = last_cells(self.student, batch.past_frames + frames, hop=hop, offset=batch.past_frames)
+        places = self._places(batch.past_frames, batch.masks.shape[-1])
         target = torch.stack(
             [
-                theirs @ alignment(self._cells(teacher, frames * hop), places).to(theirs)
+                theirs @ alignment(self._cells(teacher), places).to(theirs)
                 for theirs, teacher in zip(taught.attention, self.teachers, strict=True)
             ]
         ).mean(0)
         ours = _last_weights(trace).clamp(min=1e-8).log()
         return functional.kl_div(ours, target, reduction="batchmean")
 
-    @staticmethod
-    def _cells(teacher: Spotter, samples: int) -> list[tuple[float, float]]:
-        hop = teacher.config.features.hop_length
-        return last_cells(teacher.network, samples // hop, hop=hop)
+    def _places(self, past_frames: int, frames: int) -> list[tuple[float, float]]:
+        """Of the student after a clip of so many of its frames, in samples of recordings from the clip's start."""
+        hop = hop_in_recordings(self.front_end.config)
+        return last_cells(self.student, past_frames + frames, hop=hop, offset=past_frames)
+
+    def _cells(self, teacher: Spotter) -> list[tuple[float, float]]:
+        """The same of a teacher, who hears the clip alone, through frames of its own."""
+        hop = hop_in_recordings(teacher.config.features)
+        return last_cells(teacher.network, round(self.clip_s * SAMPLE_RATE) // hop, hop=hop)
 
 
 def _require_weights(who: str, network: Crnn) -> None:

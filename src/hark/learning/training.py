@@ -249,4 +249,5 @@ def normalize(model: Spotter, data: Dataset, *, seed: int) -> None:
     """Estimate the log-mel affine from clips of the training part."""
     count = min(NORMALIZATION_CLIPS, len(data))
     rows = generator(seed, 0, 1 << 44).choice(len(data), count, replace=False)
-    estimate_normalization(model, data.waveforms(sorted(rows.tolist())))
+    heard = data.part(sorted(rows.tolist())).at_rate(model.sample_rate)
+    estimate_normalization(model, heard.waveforms(slice(None)))

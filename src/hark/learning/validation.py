@@ -26,7 +26,7 @@ class Validation:
 
     Args:
         trainee: whose average is scored.
-        data: the validation part.
+        data: the validation part, at any rate.
         progress: of its training.
         interruption: says when to give up.
         times: how often in the whole training.
@@ -36,7 +36,7 @@ class Validation:
         self, trainee: Trainee, data: Dataset, progress: Progress, interruption: Interruption, *, times: int
     ) -> None:
         self.trainee = trainee
-        self.data = data
+        self.data = data.at_rate(trainee.average.sample_rate)
         self.progress = progress
         self.interruption = interruption
         self._every = max(1, progress.total // times)
@@ -63,8 +63,7 @@ def validate(
     for start in range(0, len(data), PART_CLIPS):
         if given_up():
             return None
-        rows = slice(start, start + PART_CLIPS)
-        parts.append(clip_scores(model, Dataset(data.clips[rows], data.pcm[rows], data.targets[rows])))
+        parts.append(clip_scores(model, data.part(slice(start, start + PART_CLIPS))))
     scores = np.concatenate(parts)
     margins = torch.from_numpy(scores) * torch.from_numpy(data.targets * 2.0 - 1.0)
     return {

@@ -30,6 +30,7 @@ from hark.learning.batching import Batch, Batches
 
 START_LIMIT_S = 120.0
 WRITING_S = 0.3
+DYING_S = 10.0
 GLANCE_S = 0.5
 """How long an answer is awaited before a look whether anybody still wants it."""
 WRITE_STACK = signal.SIGUSR2
@@ -132,7 +133,7 @@ class Worker:
         try:
             answer = _receive(self._pipe)
         except (EOFError, OSError):
-            self.process.join(1.0)
+            self.process.join(DYING_S)
             code = self.process.exitcode
             raise Died(signal.Signals(-code).name if code and code < 0 else f"exit code {code}") from None
         if isinstance(answer, Exception):

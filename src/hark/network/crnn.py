@@ -60,7 +60,7 @@ class CrnnConfig:
     classes: int = 2
     """All else and the keyword; of a single one the sigmoid is the keyword's posterior."""
     frames_per_clip: int = 100
-    """Of a one-second clip, which has as many steps as attention looks back over."""
+    """Of a clip as in training, which has as many steps as attention looks back over; 100 are a second."""
 
     def __post_init__(self) -> None:
         # Bounded above too, since a configuration may come from any file.
@@ -127,7 +127,7 @@ class CrnnConfig:
 
     @property
     def window(self) -> int:
-        """Steps that attention looks back over: by default as many as a one-second clip has."""
+        """Steps that attention looks back over: by default as many as a clip has."""
         return self.attention_window or (self.frames_per_clip - self.seen_frames) // self.step_frames + 1
 
     @property

@@ -47,6 +47,11 @@ class SpotterConfig:
             )
 
     @property
+    def clip_s(self) -> float:
+        """The length of a clip in training, in seconds; at least what the first output needs."""
+        return max(self.network.frames_per_clip, self.network.first_step_frames) / self.features.frame_rate
+
+    @property
     def values_per_second(self) -> float:
         """Numbers that a second of sound becomes on its way: what a stream takes, and a file may claim."""
         step_rate = self.features.frame_rate / self.network.step_frames
@@ -77,6 +82,11 @@ class Spotter(Chain):
             network=Crnn(config.network),
         )
         self.config = config
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the sound that it takes."""
+        return self.config.features.sample_rate
 
     @property
     def step_samples(self) -> int:

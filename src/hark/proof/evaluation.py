@@ -15,7 +15,15 @@ import numpy.typing as npt
 
 from hark.errors import ModelError, VerificationError
 from hark.judging.detection import OperatingPoint, Word, match
-from hark.judging.listening import Scores, detections, keyword_scores, posterior, stream_scores, told_alarms
+from hark.judging.listening import (
+    Scores,
+    detections,
+    heard_by,
+    keyword_scores,
+    posterior,
+    stream_scores,
+    told_alarms,
+)
 from hark.judging.metrics import (
     accuracy,
     at_reference_prior,
@@ -63,11 +71,9 @@ def score_clips(runner: Runner, data: Dataset) -> Scores:
     """The keyword's score at the end of each clip, from a fresh state: `(clips,)`.
 
     Raises:
-        ModelError: clips end before the first step, or are of another sample rate.
+        ModelError: clips end before the first step.
     """
-    if runner.sample_rate != audio.SAMPLE_RATE:
-        found = f"a model for {runner.sample_rate} Hz"
-        raise ModelError(f"{found}, expected one for {audio.SAMPLE_RATE} Hz, the rate of the clips")
+    data = data.at_rate(runner.sample_rate)
     if data.pcm.shape[1] < runner.first_step_samples:
         raise ModelError("the model gives nothing before the end of a clip; choose one that needs less sound")
     stream = runner.stream()
@@ -89,11 +95,14 @@ class Piece:
 def judging_stream(task: Task, *, seed: int = 0) -> list[Piece]:
     """All judging clips and the judging half of the speech in random order, a quiet background between them.
 
-    No keyword follows another directly: within a detector's refractory time two would count as one.
+    No keyword follows another directly: within a detector's refractory time two would count as one. Clips that
+    are cut out of a sentence are left out, for it is heard whole.
     """
     rng = generator(seed, 0, 0)
     data = task.testing
-    others = [Piece(data.waveforms([row])[0].numpy(), False) for row in np.flatnonzero(~data.targets).tolist()]
+    heard_whole = np.array([clip.path in task.judging_speech for clip in data.clips])
+    rows = np.flatnonzero(~data.targets & ~heard_whole).tolist()
+    others = [Piece(data.waveforms([row])[0].numpy(), False) for row in rows]
     others += [Piece(audio.read(path), False) for path in task.judging_speech]
     places = iter(rng.permutation(len(others)).tolist())
     keyword_after = {next(places): row for row in np.flatnonzero(data.targets)[: len(others)]}
@@ -117,6 +126,17 @@ def _background(task: Task, rng: np.random.Generator, *, rms: float = 0.003) -> 
     return piece * np.float32(rms / max(1e-6, float(np.sqrt(np.mean(piece**2)))))
 
 
+def words_in(pieces: Sequence[Piece]) -> tuple[list[Word], float]:
+    """Where the keyword is in a stream of pieces, and how many hours that is."""
+    ends = np.cumsum([len(piece.waveform) for piece in pieces])
+    words = [
+        Word((end - len(piece.waveform)) / audio.SAMPLE_RATE, end / audio.SAMPLE_RATE)
+        for piece, end in zip(pieces, ends.tolist(), strict=True)
+        if piece.is_keyword
+    ]
+    return words, float(ends[-1]) / audio.SAMPLE_RATE / 3600
+
+
 def judge_stream(runner: Runner, task: Task, *, validation: Scores, testing: Scores) -> dict[str, Any]:
     """The carried protocol: one endless stream against the same clips heard one by one, at one threshold.
 
@@ -132,15 +152,9 @@ def judge_stream(runner: Runner, task: Task, *, validation: Scores, testing: Sco
     threshold = threshold_at_far(validation, task.validation.targets, THRESHOLD_FAR)
     point = OperatingPoint(float(posterior(np.array(threshold))))
     pieces = judging_stream(task)
-    ends = np.cumsum([len(piece.waveform) for piece in pieces])
-    words = [
-        Word((end - len(piece.waveform)) / audio.SAMPLE_RATE, end / audio.SAMPLE_RATE)
-        for piece, end in zip(pieces, ends.tolist(), strict=True)
-        if piece.is_keyword
-    ]
-    found = detections(runner, (piece.waveform for piece in pieces), point)
+    words, hours = words_in(pieces)
+    found = detections(runner, heard_by(runner, (piece.waveform for piece in pieces)), point)
     outcome = match(found, words)
-    hours = float(ends[-1]) / audio.SAMPLE_RATE / 3600
     return {
         "hours": hours,
         "threshold": point.threshold,
@@ -196,9 +210,10 @@ def check_stream(
     }
 
 
-def nine_clips(data: Dataset, *, seed: int = 0) -> tuple[list[Waveform], list[str]]:
-    """Nine clips with the keyword in the middle, and their labels."""
+def nine_clips(data: Dataset, *, sample_rate: int, seed: int = 0) -> tuple[list[Waveform], list[str]]:
+    """Nine clips with the keyword in the middle at a model's rate, and their labels."""
     rng = generator(seed, 0, 1)
     others = rng.choice(np.flatnonzero(~data.targets), 8)
     rows = [*others[:4].tolist(), int(rng.choice(np.flatnonzero(data.targets))), *others[4:].tolist()]
-    return [data.waveforms([row])[0].numpy() for row in rows], [data.clips[row].label for row in rows]
+    nine = data.part(rows).at_rate(sample_rate)
+    return list(nine.waveforms(slice(None)).numpy()), [clip.label for clip in nine.clips]

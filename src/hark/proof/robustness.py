@@ -23,7 +23,6 @@ from hark.proof.evaluation import score_clips
 from hark.runtime import Runner
 from hark.sound.audio import Pcm
 from hark.sound.conditions import GAUSSIAN, Condition, Noises, grid_of, hear
-from hark.sound.corpus import background_files
 
 RESAMPLES = 1000
 GRID_FILE = "robustness.json"
@@ -132,10 +131,10 @@ class LossDifference:
         return "loses less" if self.high < 0 else "no difference shown"
 
 
-def judging_noises(task: Task, root: Path) -> dict[str, Pcm | None]:
-    """A task's judging noises by the names of their recordings in the corpus at `root`, and a Gaussian one."""
+def judging_noises(task: Task, files: Sequence[Path]) -> dict[str, Pcm | None]:
+    """A task's judging noises by the names of the recordings that they are of, and a Gaussian one."""
     unusable = tuple(line.partition(": ")[0] for line in task.quarantined)
-    names = [path.stem for path in background_files(root) if str(path) not in unusable]
+    names = [path.stem for path in files if str(path) not in unusable]
     return {GAUSSIAN: None, **dict(zip(names, task.judging_noises, strict=True))}
 
 
@@ -143,7 +142,7 @@ def score_grid(runner: Runner, data: Dataset, noises: Noises, *, seed: int = 0) 
     """Score clips under every condition, each clip from a fresh state.
 
     Raises:
-        ModelError: clips end before the first step, or are of another sample rate.
+        ModelError: clips end before the first step.
     """
     conditions = grid_of(noises)
     heard = (hear(data.pcm, condition, noises, seed=seed) for condition in conditions)

@@ -7,12 +7,12 @@ from typing import Literal, TypeAlias
 
 from hark.configuration import shown
 from hark.errors import ConfigError
+from hark.learning.batching import hop_in_recordings
 from hark.learning.distillation import DistillationConfig
 from hark.learning.training import TrainingConfig
 from hark.network.crnn import PUBLISHED, CrnnConfig
 from hark.packed.front_end_settings import LogMelConfig
 from hark.shrinking.pruning import PruningConfig
-from hark.sound.audio import SAMPLE_RATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,27 +34,27 @@ class NetworkStage(Stage):
 
     network: Literal["base", "stage-1", "stage-2"] | CrnnConfig
     front_end: LogMelConfig = field(default_factory=LogMelConfig)
-    """The network counts in its frames: with a longer hop they cover more sound, and there are fewer."""
+    """The network counts in its frames: with a longer hop they cover more sound, and there are fewer.
+
+    At a lower sample rate the same hop and window are half the work or less for each second of sound.
+    """
     normalization_bands: Literal["each", "one"] = "each"
     """Whether each mel band has its own scale and shift, or all have the same."""
 
     def __post_init__(self) -> None:
-        if self.front_end.sample_rate != SAMPLE_RATE:
-            raise ConfigError(
-                f"front_end.sample_rate is {self.front_end.sample_rate}, expected {SAMPLE_RATE}: "
-                "recordings are decoded at that rate"
-            )
-        if (bands := self.network_config.n_mels) != self.front_end.n_mels:
+        hop_in_recordings(self.front_end)  # refuses a rate at which none can be heard
+        if (bands := self.network_config().n_mels) != self.front_end.n_mels:
             raise ConfigError(
                 f"front_end.n_mels is {self.front_end.n_mels}, expected {bands} as network.n_mels; "
                 "set both to the same number"
             )
 
-    @property
-    def network_config(self) -> CrnnConfig:
-        """The network in full, its attention looking back over a clip of this front end."""
+    def network_config(self, *, clip_s: float = 1.0) -> CrnnConfig:
+        """The network in full, its attention looking back over a clip of this length and front end."""
         network = PUBLISHED[self.network] if isinstance(self.network, str) else self.network
-        return replace(network, frames_per_clip=round(self.front_end.frame_rate))
+        return replace(
+            network, frames_per_clip=round(clip_s * self.front_end.sample_rate) // self.front_end.hop_length
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class TrainStage(NetworkStage):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillStage(NetworkStage):
-    """Train a network on what its teachers make of the same sound, heard through the same front end."""
+    """Train a network on what its teachers make of the same sound, each through a front end of its own."""
 
     kind: Literal["distill"] = "distill"
     teachers: tuple[str, ...]

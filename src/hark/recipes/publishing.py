@@ -79,7 +79,7 @@ def _judge(run: Run, runner: Runner, task: Task) -> OperatingPoint:
     _judge_clips(run, testing, task.testing)
     stream = judge_stream(runner, task, validation=validation, testing=testing)
     run.write_json("stream.json", stream)
-    clips, labels = nine_clips(task.testing)
+    clips, labels = nine_clips(task.testing, sample_rate=runner.sample_rate)
     run.write_json("check_stream.json", check_stream(runner, clips, labels=labels, chunk_frames=CHUNK_FRAMES))
     return OperatingPoint(stream["threshold"])
 

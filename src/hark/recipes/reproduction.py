@@ -30,8 +30,8 @@ class Plan:
     """What `hark resume` is to give again."""
 
     def fold_folder(self, fold: int) -> Path:
-        """Where the runs of one fold lie."""
-        return self.out / self.recipe.name / f"fold-{fold}"
+        """Where the runs of one fold lie, or those on the whole corpus."""
+        return self.out / self.recipe.name / ("whole" if self.source.split == "whole" else f"fold-{fold}")
 
 
 def run_fold(plan: Plan, fold: int, *, jobs: int = 1) -> list[Run]:

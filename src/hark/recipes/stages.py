@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from hark.errors import DiskFull, RunError, UnsavedWork
+from hark.errors import DiskFull, RunError, UnsavedWork, UsageError
 from hark.judging.metrics import one_minus_auc
 from hark.learning.dataset import Dataset, Task, clip_scores
 from hark.learning.devices import ANY_MACHINE, Machine
 from hark.learning.distillation import Distillation
 from hark.learning.failures import failures_told
-from hark.learning.training import cross_entropy, train
+from hark.learning.training import Objective, cross_entropy, train
 from hark.network.spotter import Spotter, SpotterConfig
 from hark.notices import say
 from hark.recipes.kinds import (
@@ -163,7 +163,7 @@ def _perform(stage: AnyStage, run: Run, bench: Bench) -> Trained:
 
 
 def _publish(run: Run, model: Trained, stage: AnyStage, bench: Bench) -> None:
-    judged_on = bench.task if stage.setting is not None else None
+    judged_on = bench.task if stage.setting is not None and bench.task.is_judged else None
     if isinstance(model, ClipSpotter):
         publish_dynamic(run, model, bench.model(stage.inputs()[0]), judged_on=judged_on)
     else:
@@ -176,7 +176,7 @@ def _fresh(stage: TrainStage | DistillStage, bench: Bench) -> Spotter:
         SpotterConfig(
             keyword=bench.task.keyword,
             features=stage.front_end,
-            network=stage.network_config,
+            network=stage.network_config(clip_s=bench.task.clip_s),
             normalization_bands=stage.normalization_bands,
         )
     )
@@ -185,11 +185,10 @@ def _fresh(stage: TrainStage | DistillStage, bench: Bench) -> Spotter:
 def _teach(
     student: Spotter, stage: DistillStage | PruneStage | QuantizeAwareStage, run: Run, bench: Bench
 ) -> Spotter:
-    objective = (
-        Distillation([bench.model(teacher) for teacher in stage.teachers], student, stage.distillation)
-        if stage.teachers
-        else cross_entropy
-    )
+    objective: Objective = cross_entropy
+    if stage.teachers:
+        teachers = [bench.model(teacher) for teacher in stage.teachers]
+        objective = Distillation(teachers, student, stage.distillation, clip_s=bench.task.clip_s)
     training = stage.training
     if isinstance(stage, QuantizeAwareStage):
         training = dataclasses.replace(training, normalization="keep")
@@ -198,27 +197,34 @@ def _teach(
 
 def _in_integers(stage: QuantizeStage | QuantizeAwareStage, bench: Bench) -> Spotter:
     model, data = bench.model(stage.model), bench.task.training
-    calibration = calibrate(model, data.waveforms(_calibration_rows(data)))
+    heard = _calibration_clips(data).at_rate(model.sample_rate)
+    calibration = calibrate(model, heard.waveforms(slice(None)))
     return quantize_to_integers(model, calibration, bits=stage.bits, scales=stage.scales)
 
 
-def _calibration_rows(data: Dataset) -> list[int]:
+def _calibration_clips(data: Dataset) -> Dataset:
     """Clips from all over a part, which is sorted by word."""
-    rows: list[int] = np.linspace(0, len(data) - 1, min(CALIBRATION_CLIPS, len(data))).astype(int).tolist()
-    return rows
+    return data.part(np.linspace(0, len(data) - 1, min(CALIBRATION_CLIPS, len(data))).astype(int).tolist())
 
 
 def _prune(stage: PruneStage, run: Run, bench: Bench) -> Spotter:
-    data = bench.task.training
-    rows = _calibration_rows(data)
-    targets = torch.from_numpy(data.targets[rows].astype(np.int64))
-    loss = calibration_loss(data.waveforms(rows), targets)
-    return _teach(prune(bench.model(stage.model), stage.pruning, loss=loss), stage, run, bench)
+    model = bench.model(stage.model)
+    heard = _calibration_clips(bench.task.training).at_rate(model.sample_rate)
+    targets = torch.from_numpy(heard.targets.astype(np.int64))
+    loss = calibration_loss(heard.waveforms(slice(None)), targets)
+    return _teach(prune(model, stage.pruning, loss=loss), stage, run, bench)
 
 
 def measure_damage(stage: DamageStage, bench: Bench) -> dict[str, Any]:
-    """What pruning without any fine-tuning does, by rows of stacked gates and by unit: 1 − AUC per share."""
-    model, data = bench.model(stage.model), bench.task.testing
+    """What pruning without any fine-tuning does, by rows of stacked gates and by unit: 1 − AUC per share.
+
+    Raises:
+        UsageError: there is nothing to measure it on.
+    """
+    if not bench.task.is_judged:
+        raise UsageError("damage is measured on clips kept from training, and here all train; leave the stage out")
+    model = bench.model(stage.model)
+    data = bench.task.testing.at_rate(model.sample_rate)
     row_wise, unit_wise = [], []
     for share in stage.shares:
         pruned = prune(model, PruningConfig(gru=share, attention=0.0))
@@ -235,12 +241,14 @@ def describe(task: Task) -> dict[str, Any]:
         "validation": task.validation,
         "testing": task.testing,
     }
-    clips = [clip for part in parts.values() for clip in part.clips]
+    clips = {clip for part in parts.values() for clip in part.clips}  # where all train, some come twice
     return {
         "keyword": task.keyword,
         "clips": len(clips),
         "positives": sum(clip.label == task.keyword for clip in clips),
         "speakers": len({clip.speaker for clip in clips}),
+        "names_speakers": task.names_speakers,
+        "clip_s": task.clip_s,
         "split": task.split,
         "fold": task.fold,
         "folds": task.folds,

@@ -7,6 +7,8 @@ SIGHUP           go on without the terminal
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import threading
@@ -79,6 +81,8 @@ def leaving_on_sigterm() -> Iterator[None]:
     So what is open is closed, and half-written files go, wherever the signal comes. A second one, in the midst
     of that, ends the process by the system's own hand.
     """
+    # Python's last search for cycles among all that torch has made takes longer than a save: it is spared that.
+    atexit.register(gc.freeze)
     before = _set({signal.SIGTERM: _leave})
     try:
         yield

@@ -27,7 +27,7 @@ from hark.files import TEMPORARY, explained
 from hark.record.locking import held
 from hark.record.store import CheckpointStore
 
-CLOCK_WATCHED_S = 0.5
+CLOCK_WATCHED_S, CLOCK_APART_S = 0.5, 0.01
 SAVE_BYTES = 300_000  # a checkpoint of the base network
 _SAVES = 3
 _ASK_TORCH = """
@@ -139,9 +139,18 @@ def disk(place: Path) -> Disk:
 
 def clock() -> Clock:
     """The clock, watched for a moment."""
-    now, begun = datetime.now(UTC), time.monotonic()
+    now, begun = _both_clocks()
     time.sleep(CLOCK_WATCHED_S)
-    return Clock(now=now, passed_s=(datetime.now(UTC) - now).total_seconds(), true_s=time.monotonic() - begun)
+    later, ended = _both_clocks()
+    return Clock(now=now, passed_s=(later - now).total_seconds(), true_s=ended - begun)
+
+
+def _both_clocks() -> tuple[datetime, float]:
+    """The time of day, and of the clock that cannot be set, at one moment: again if this process was held up."""
+    while True:
+        before, now = time.monotonic(), datetime.now(UTC)
+        if time.monotonic() - before < CLOCK_APART_S:
+            return now, before
 
 
 def audio() -> Audio:

@@ -18,7 +18,7 @@ class TorchRunner:
     def __init__(self, model: Spotter) -> None:
         self.model = model.eval()
         self.labels = model.config.labels
-        self.sample_rate = model.config.features.sample_rate
+        self.sample_rate = model.sample_rate
         self.step_samples = model.step_samples
         self.first_step_samples = model.first_step_samples
 

@@ -27,7 +27,7 @@ from hark.showing.drawing import (
     soft_log,
     svg,
 )
-from hark.showing.reference_report import BAR, PRINTED
+from hark.showing.reference_report import BAR, PRINTED, SISTERS
 from hark.showing.results import Setting
 from hark.showing.study import Damage, Difference, Study, pareto_front
 
@@ -77,7 +77,7 @@ def trade_off(study: Study, cost: str, *, title: str, axis: str) -> Markup:
     points = [_point(setting, cost) for setting in study.judged]
     printed = [
         Point(getattr(row, cost), row.metric, 0.0, f"{row.name} (printed)", MUTED)
-        for row in PRINTED
+        for row in (*PRINTED, *SISTERS)
         if getattr(row, cost) is not None
     ]
     front = np.array(pareto_front((point.x, point.y) for point in points))

@@ -50,6 +50,8 @@ class Task:
     positives: int
     speakers: int
     split: SplitRule = "speakers"
+    names_speakers: bool = True
+    clip_s: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

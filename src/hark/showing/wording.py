@@ -18,6 +18,7 @@ SPLITS = {
     "official": ", the corpus's official split",
     "random": ", random by clip, so that speakers are on both sides",
     "manifest": ", the manifest's own split",
+    "whole": " on nothing: all clips train",
 }
 
 
@@ -62,10 +63,18 @@ def _task_in_words(study: Study) -> Iterator[str]:
         return
     folds = f"{len(study.folds)} folds" if len(study.folds) > 1 else "one fold"
     clips, positives, speakers = (count(task[name]) for name in ("clips", "positives", "speakers"))
+    length_s, names_speakers = task.get("clip_s", 1.0), task.get("names_speakers", True)
+    of, by = f", of {speakers} speakers", SPLITS[task.get("split", "speakers")]
+    if not names_speakers:
+        of, by = "", by.replace("by speaker", "by file")
     yield (
-        f"The task: spot “{task['keyword']}” among {clips} clips, {positives} of them positive, "
-        f"of {speakers} speakers; judged on {folds}{SPLITS[task.get('split', 'speakers')]}."
+        f"The task: spot “{task['keyword']}” among {clips} clips, {positives} of them positive{of}; "
+        f"judged on {folds}{by}."
     )
+    if length_s != 1:
+        yield f"All clips are made {length_s:g} s long: longer ones are cut, shorter ones end in silence."
+    if not names_speakers:
+        yield "No speaker is named twice: each file counts as one of its own, and a voice may be on both sides."
 
 
 def _proof_in_words(study: Study) -> Iterator[str]:

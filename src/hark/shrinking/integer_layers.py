@@ -42,9 +42,9 @@ class IntegerConv2d(Conv2d):
 
     def convolve(self, frames: Tensor) -> Tensor:
         """All windows of `frames`."""
-        with torch.no_grad():
-            sums = functional.conv2d(frames.double(), self.weight.double(), None, self.stride)
-            exact = _with_bias(sums, self.bias[:, None, None], self.out_bits).to(frames)
+        weight, bias = self.weight.detach(), self.bias.detach()
+        sums = functional.conv2d(frames.detach().double(), weight.double(), None, self.stride)
+        exact = _with_bias(sums, bias[:, None, None], self.out_bits).to(frames)
         if not torch.is_grad_enabled():
             return exact
         # The gradient is that of the float layer, whose convolution is several times as fast as one in float64.

@@ -159,6 +159,11 @@ class ClipSpotter(nn.Module):
         self.features, self.normalize = model.features, model.normalize
         self.network = network
 
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the sound that it takes."""
+        return self.features.config.sample_rate
+
     def forward(self, waveforms: Tensor) -> Tensor:
         """Clips `(batch, samples)` to the logits at their end, `(batch, classes, 1)`."""
         logits: Tensor = self.network(self.normalize(self.features(waveforms)))

@@ -23,6 +23,7 @@ from hark.sound.decoding import Encoded
 from hark.sound.recording import BLOCK_SAMPLES, require_regular_file
 from hark.sound.recording import AudioInfo as AudioInfo
 from hark.sound.recording import Waveform as Waveform
+from hark.sound.resampling import resample_stream
 from hark.sound.wav import PlainWav, open_plain
 
 Pcm = NDArray[np.int16]
@@ -80,7 +81,7 @@ def blocks(
     """
     with opened(path) as recording:
         pieces = _pieces(recording, 0, recording.header.frames)
-        yield from _regroup(_resample(pieces, recording.header.sample_rate, sample_rate), block_samples)
+        yield from _regroup(resample_stream(pieces, recording.header.sample_rate, sample_rate), block_samples)
 
 
 def info(path: str | Path) -> AudioInfo:
@@ -116,7 +117,7 @@ def sound(
     if last - first > longest_s * header.sample_rate:
         found = (last - first) / header.sample_rate
         raise AudioError(f"{found:.1f} s of sound, expected at most {longest_s:g} s; read it in blocks")
-    return _joined(_resample(_pieces(recording, first, last), header.sample_rate, sample_rate))
+    return _joined(resample_stream(_pieces(recording, first, last), header.sample_rate, sample_rate))
 
 
 def write(path: str | Path, waveform: NDArray[np.floating[Any]], *, sample_rate: int = SAMPLE_RATE) -> None:
@@ -173,19 +174,6 @@ def _pieces(recording: Recording, first: int, last: int) -> Iterator[Waveform]:
             raise AudioError(f"NaN or infinite samples, at about {first / recording.header.sample_rate:.2f} s")
         first += len(piece)
         yield piece
-
-
-def _resample(pieces: Iterator[Waveform], from_rate: int, to_rate: int) -> Iterator[Waveform]:
-    """The pieces at another rate; cutting the same sound into other pieces gives the same samples."""
-    if from_rate == to_rate:
-        yield from pieces
-        return
-    import soxr
-
-    stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
-    for piece in pieces:
-        yield stream.resample_chunk(piece)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _regroup(pieces: Iterable[Waveform], block_samples: int) -> Iterator[Waveform]:

@@ -85,10 +85,16 @@ def speech_files(folder: str | Path) -> list[Path]:
     Raises:
         CorpusError: There are none; a misspelt folder would otherwise be no speech at all, without a word.
     """
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    if not found:
-        raise CorpusError(f"{folder}: no recordings in it; expected a folder of sentences without the keyword")
-    return found
+    return _all_recordings(folder, "a folder of sentences without the keyword")
+
+
+def noise_files(folder: str | Path) -> list[Path]:
+    """The recordings of background in a folder and all below it, sorted.
+
+    Raises:
+        CorpusError: There are none.
+    """
+    return _all_recordings(folder, "a folder of background noises")
 
 
 def speaker_of(file_name: str) -> str:
@@ -170,6 +176,13 @@ def _recordings(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
     )
+
+
+def _all_recordings(folder: str | Path, expected: str) -> list[Path]:
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    if not found:
+        raise CorpusError(f"{folder}: no recordings in it; expected {expected}")
+    return found
 
 
 def _size(path: Path) -> int:

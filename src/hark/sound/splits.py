@@ -25,7 +25,7 @@ BACKGROUND_TRAINING_SHARE = 0.8
 _MOST_FILES_PER_WORD = 2**27 - 1
 
 
-SplitRule = Literal["speakers", "official", "random", "manifest"]
+SplitRule = Literal["speakers", "official", "random", "manifest", "whole"]
 """How a corpus is cut into parts; see `parts_by`."""
 
 
@@ -103,7 +103,8 @@ def parts_by(rule: SplitRule, clips: Sequence[Clip], *, fold: int, folds: int = 
 
     Args:
         rule: `speakers` is `fold_parts`; `official` the hash rule of Speech Commands; `random` the reference's,
-            a tenth of what trains kept for validation, `fold` its seed; `manifest` what each clip says of itself.
+            a tenth of what trains kept for validation, `fold` its seed; `manifest` what each clip says of itself;
+            `whole` is `whole_parts`, which judges nothing.
         clips: the corpus.
         fold: the fold that tests; 0 where a rule gives but one split.
         folds: how many there are.
@@ -112,7 +113,7 @@ def parts_by(rule: SplitRule, clips: Sequence[Clip], *, fold: int, folds: int = 
         UsageError: There is no such fold.
         CorpusError: A clip's own split is not the name of a part.
     """
-    if rule in ("official", "manifest") and fold:
+    if rule in ("official", "manifest", "whole") and fold:
         raise UsageError(f"fold {fold} of the {rule} split, expected 0: it has but one")
     match rule:
         case "speakers":
@@ -125,6 +126,39 @@ def parts_by(rule: SplitRule, clips: Sequence[Clip], *, fold: int, folds: int = 
             return Parts(inner.training, inner.testing, outer.testing)
         case "manifest":
             return _own_parts(clips)
+        case "whole":
+            return whole_parts(clips)
+
+
+def whole_parts(clips: Sequence[Clip]) -> Parts:
+    """Every clip trains, for a model that ships; a speaker-hashed tenth of the same clips is only watched.
+
+    What is measured on that tenth says nothing of quality, for it was trained on.
+    """
+    watched = [clip for clip in clips if _validates(clip.speaker)]
+    return Parts(training=list(clips), validation=watched, testing=watched)
+
+
+def with_sentences(parts: Parts, sentences: Iterable[Clip]) -> Parts:
+    """A split and clips cut out of sentences: the half that trains with a tenth to validate, the half that judges.
+
+    Args:
+        parts: a split of words.
+        sentences: clips whose `split` is the half that their recording belongs to, and whose speaker names it.
+    """
+    extended = Parts(*map(list, parts))
+    for clip in sentences:
+        if clip.split == "judging":
+            extended.testing.append(clip)
+        else:
+            (extended.validation if _validates(clip.speaker) else extended.training).append(clip)
+    return extended
+
+
+def names_speakers(clips: Iterable[Clip]) -> bool:
+    """Whether file names tell who speaks: where none is found twice, a split by speaker is one by file."""
+    clips = list(clips)
+    return len({clip.speaker for clip in clips}) < len(clips)
 
 
 def _own_parts(clips: Iterable[Clip]) -> Parts:
