@@ -50,7 +50,7 @@ CANDIDATES = [*candidates(Space(), DRAWS), *candidates(PLAIN, 3)]
 def grown(candidate: Candidate) -> Spotter:
     """A candidate whose weights and normalisation are anything."""
     torch.manual_seed(7)
-    model = Spotter(candidate.spotter("beep"))
+    model = Spotter(candidate.spotter("beep", clip_s=1.0))
     estimate_normalization(model, 0.1 * torch.randn(2, 16_000))
     if candidate.pruned_share:
         model = prune(model, candidate.pruning)
@@ -99,4 +99,4 @@ def test_pricing_leaves_the_random_state_as_it_was() -> None:
 
 def test_a_longer_keyword_costs_its_letters() -> None:
     assert price_of(CANDIDATES[0], "beeper").bytes == price_of(CANDIDATES[0], "beep").bytes + 2
-    assert cost_of(Spotter(CANDIDATES[0].spotter("beep"))).parameters
+    assert cost_of(Spotter(CANDIDATES[0].spotter("beep", clip_s=1.0))).parameters

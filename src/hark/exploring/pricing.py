@@ -20,15 +20,20 @@ from hark.shrinking.pruning import prune
 
 
 @lru_cache(maxsize=4096)
-def price_of(candidate: Candidate, keyword: str) -> Price:
+def price_of(candidate: Candidate, keyword: str, *, clip_s: float = 1.0) -> Price:
     """What the file of a trained candidate will cost, to the last byte: no weight's value changes it.
+
+    Args:
+        candidate: what is priced.
+        keyword: whose letters are in the file.
+        clip_s: length of the corpus's clips, which attention looks back over: it takes memory, and no MACs.
 
     Raises:
         ConfigError: there is no such network.
         ModelError: it cannot be packed.
     """
     with torch.random.fork_rng(devices=[]):
-        model = _untrained(candidate, keyword)
+        model = _untrained(candidate, keyword, clip_s)
         calibration = calibrate(model, torch.zeros(1, model.config.features.sample_rate))
         quantized = quantize_to_integers(model, calibration, bits=candidate.bits, scales=candidate.scales)
     packed = pack(quantized, operating_point=OperatingPoint(0.5))
@@ -52,9 +57,9 @@ def counts_too_many(candidate: Candidate, keyword: str, budget: Budget) -> bool:
     if budget.macs is None:
         return False
     with torch.random.fork_rng(devices=[]):
-        return cost_of(_untrained(candidate, keyword)).per_clip("thop") > budget.macs
+        return cost_of(_untrained(candidate, keyword, 1.0)).per_clip("thop") > budget.macs
 
 
-def _untrained(candidate: Candidate, keyword: str) -> Spotter:
-    model = Spotter(candidate.spotter(keyword))
+def _untrained(candidate: Candidate, keyword: str, clip_s: float) -> Spotter:
+    model = Spotter(candidate.spotter(keyword, clip_s=clip_s))
     return prune(model, candidate.pruning) if candidate.pruned_share else model

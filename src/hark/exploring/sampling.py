@@ -17,9 +17,10 @@ from hark.errors import ConfigError, ModelError, UsageError
 from hark.exploring.budget import Budget
 from hark.exploring.pricing import counts_too_many, price_of
 from hark.exploring.space import Space, Values
+from hark.exploring.trials import FIXED
 from hark.sound.augmentation import generator
 
-MOST_DRAWS = 5_000
+MOST_DRAWS, MOST_DRAWS_OF_A_START = 5_000, 500
 FIRST_TRIALS = 20
 """Drawn at random, before there is anything to learn from."""
 LEAST_SPENT = 0.5
@@ -32,10 +33,11 @@ class WithinBudget(BaseSampler):
     What is drawn follows from the number of the trial and the trials before it: processes share no generator.
     """
 
-    def __init__(self, space: Space, budget: Budget, keyword: str, *, seed: int = 0) -> None:
+    def __init__(self, space: Space, budget: Budget, keyword: str, *, clip_s: float = 1.0, seed: int = 0) -> None:
         self.space = space
         self.budget = budget
         self.keyword = keyword
+        self.clip_s = clip_s
         self.seed = seed
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -49,7 +51,9 @@ class WithinBudget(BaseSampler):
 
         Raises:
             UsageError: thousands were drawn, and none is.
+            ModelError: nothing that begins as the trial is to begin is.
         """
+        fixed = {**trial.params, **trial.system_attrs.get(FIXED, {})}  # of a start, or drawn before a death
         inner = _estimators(int(generator(self.seed, 0, trial.number).integers(2**32)))
         tried = {
             each.user_attrs.get("name")
@@ -64,7 +68,12 @@ class WithinBudget(BaseSampler):
                 for name, distribution in search_space.items()
             }
 
-        return self._first_within(draw, tried)
+        if not fixed:
+            return self._first_within(draw, tried, MOST_DRAWS)
+        try:
+            return self._first_within(lambda: draw() | fixed, tried, MOST_DRAWS_OF_A_START)
+        except UsageError as error:
+            raise ModelError(str(error)) from None
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -78,13 +87,13 @@ class WithinBudget(BaseSampler):
             candidate = self.space.candidate(values)
             if counts_too_many(candidate, self.keyword, self.budget):
                 return candidate.name, math.inf
-            return candidate.name, self.budget.excess(price_of(candidate, self.keyword))
+            return candidate.name, self.budget.excess(price_of(candidate, self.keyword, clip_s=self.clip_s))
         except (ConfigError, ModelError):
             return "", math.inf
 
-    def _first_within(self, draw: Callable[[], dict[str, Any]], tried: set[Any]) -> dict[str, Any]:
+    def _first_within(self, draw: Callable[[], dict[str, Any]], tried: set[Any], most: int) -> dict[str, Any]:
         cheap: dict[str, Any] | None = None
-        for _ in range(MOST_DRAWS):
+        for _ in range(most):
             name, spent = self.share_spent(values := draw())
             if spent > 1 or name in tried:
                 continue
@@ -93,7 +102,7 @@ class WithinBudget(BaseSampler):
             cheap = cheap or values
         if cheap is None:
             raise UsageError(
-                f"none of {MOST_DRAWS:,} networks drawn is new and within {self.budget}; "
+                f"none of {most:,} networks drawn is new and within {self.budget}; "
                 "widen the budget, or the space with --space"
             )
         return cheap

@@ -54,7 +54,8 @@ class Search:
     def task(self) -> str:
         """Tells what qualities can be compared: one corpus, keyword, cut and set of teachers."""
         source = self.workshop.source
-        return digest([source.keyword, source.folds, source.split, repr(self.workshop.teachers)])[:8]
+        data = [source.keyword, source.folds, source.split, source.clip_s, source.cut_speech]
+        return digest([*data, repr(self.workshop.teachers)])[:8]
 
     @property
     def study_name(self) -> str:
@@ -66,9 +67,9 @@ class Search:
     def open(self, storage: RDBStorage) -> Study:
         """Join the study, or begin it."""
         source = self.workshop.source
-        about = {"task": self.task, "budget": str(self.budget), "keyword": source.keyword, "folds": source.folds}
-        sampler = WithinBudget(self.space, self.budget, source.keyword, seed=self.seed)
-        return open_study(storage, self.study_name, about, sampler)
+        about = {"task": self.task, "budget": str(self.budget), "keyword": source.keyword}
+        sampler = WithinBudget(self.space, self.budget, source.keyword, clip_s=source.clip_s, seed=self.seed)
+        return open_study(storage, self.study_name, about, sampler, begin_with=self.space.starts())
 
 
 def search(wanted: Search) -> None:
@@ -102,9 +103,23 @@ def _is_wanted(study: Study, wanted: Search) -> bool:
 
 
 def _try_one(study: Study, wanted: Search) -> None:
+    """Try one candidate, unless others take its trial meanwhile."""
+    own: list[BaseException] = []
+
+    def objective(trial: Trial) -> float:
+        try:
+            return _quality(study, trial, wanted)
+        except UpdateFinishedTrialError:
+            raise
+        except BaseException as error:
+            own.append(error)
+            raise
+
     try:
-        study.optimize(lambda trial: _quality(study, trial, wanted), n_trials=1, catch=(ModelError,))
-    except UpdateFinishedTrialError:
+        study.optimize(objective, n_trials=1, catch=(ModelError,))
+    except (UpdateFinishedTrialError, ValueError):  # the latter when Optuna is to note the end of what has ended
+        if own:
+            raise
         say("others had not heard of this process for a minute and took its trial; it goes on with the next")
 
 
@@ -135,9 +150,9 @@ def _mean_over_folds(study: Study, trial: Trial, candidate: Candidate, wanted: S
     workshop, by_fold = wanted.workshop, list[float]()
     trial.set_user_attr("name", candidate.name)
     trial.set_user_attr("in_words", candidate.in_words)
-    trial.set_user_attr("price", vars(price_of(candidate, workshop.source.keyword)))
+    trial.set_user_attr("price", vars(price_of(candidate, workshop.source.keyword, clip_s=workshop.source.clip_s)))
     say(f"trial {trial.number}: {candidate.name}: {candidate.in_words}")
-    for fold in range(workshop.source.folds):
+    for fold in workshop.folds:
         _require_same_data(study, workshop.task(fold).digest)
         study.set_user_attr(f"base {fold}", workshop.teach(fold))
         model, quality = workshop.try_out(candidate, fold)
@@ -147,8 +162,9 @@ def _mean_over_folds(study: Study, trial: Trial, candidate: Candidate, wanted: S
         trial.set_user_attr("by_fold", by_fold)
         mean = sum(by_fold) / len(by_fold)
         trial.report(mean, step=fold + 1)
-        say(f"trial {trial.number}: {candidate.name}: {1e5 * mean:.2f}e-5 over {fold + 1} folds")
-        if fold + 1 < workshop.source.folds and trial.should_prune():
+        so_far = f"{1e5 * mean:.2f}e-5 over {fold + 1} of {len(workshop.folds)} folds"
+        say(f"trial {trial.number}: {candidate.name}: {so_far}")
+        if fold != workshop.folds[-1] and trial.should_prune():
             raise TrialPruned
     return mean
 

@@ -24,7 +24,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from hark.configuration import build
+from hark.configuration import build, in_one_line, unknown_key
 from hark.errors import ConfigError
 from hark.exploring.candidate import Candidate, can_be_pruned
 from hark.files import digest, read_small
@@ -133,10 +133,38 @@ class Space:
     attention_weight: tuple[float, ...] = (0.0, 0.1)
     """Of the divergence from where the teachers look (Zagoruyko & Komodakis 2017, arXiv 1612.03928)."""
 
+    begin_with: tuple[dict[str, Any], ...] = 4 * (
+        {
+            "normalization_bands": "one",
+            "pooling_frames": 1,
+            "pooling_bands": 1,
+            "kernel_ms": 120,
+            "kernel_bands": 1.0,
+            "convolution": "full",
+            "rank": 0,
+            "cell": "minimal",
+            "layers": 1,
+            "attention": "query",
+            "classes": 2,
+            "bits": 4,
+            "scales": "matrix",
+            "masked_share": 0.0,
+        },
+    )
+    """What the first trials are to be like, by values of parts; the others are drawn. Here: what was best by hand
+    (docs/experiments.md)."""
+
     def __post_init__(self) -> None:
-        empty = [name for name, part in self._parts() if part == ()]
-        if empty:
-            raise ConfigError(f"{', '.join(empty)}: an empty list, expected at least one value")
+        parts = dict(self._parts())
+        faults = [
+            f"{name} is an empty list, expected at least one value" for name, part in parts.items() if part == ()
+        ]
+        for number, start in enumerate(self.begin_with):
+            faults += [
+                unknown_key(name, [*parts], where=f"begin_with.{number}") for name in start.keys() - parts.keys()
+            ]
+        if faults:
+            raise ConfigError(in_one_line(faults))
 
     @property
     def digest(self) -> str:
@@ -147,6 +175,15 @@ class Space:
         """What Optuna draws from: all parts of which there is more than one value."""
         found = {name: _distribution(part) for name, part in self._parts()}
         return {name: distribution for name, distribution in found.items() if not distribution.single()}
+
+    def starts(self) -> list[dict[str, Value]]:
+        """Those of `begin_with` that are in the space, by the parts of which it has more than one value."""
+        drawn, parts = self.distributions(), dict(self._parts())
+        return [
+            {name: value for name, value in start.items() if name in drawn}
+            for start in self.begin_with
+            if all(_has(parts[name], value) for name, value in start.items())
+        ]
 
     def candidate(self, values: Values) -> Candidate:
         """The candidate of some values, one for each of `distributions()`.
@@ -178,7 +215,8 @@ class Space:
         )
 
     def _parts(self) -> list[tuple[str, Any]]:
-        return [(entry.name, getattr(self, entry.name)) for entry in fields(self) if entry.name != "lessons"]
+        not_parts = ("lessons", "begin_with")
+        return [(entry.name, getattr(self, entry.name)) for entry in fields(self) if entry.name not in not_parts]
 
 
 def load_space(path: Path) -> Space:
@@ -243,6 +281,17 @@ def _distribution(part: Any) -> BaseDistribution:
             return FloatDistribution(low, high, log=True)
         case _:
             return CategoricalDistribution([_named(each) for each in part])
+
+
+def _has(part: Any, value: Any) -> bool:
+    """Whether a value is one of a part's."""
+    match part:
+        case Whole(low, high):
+            return isinstance(value, int) and low <= value <= high
+        case Real(low, high):
+            return isinstance(value, int | float) and low <= value <= high
+        case _:
+            return value in map(_named, part)
 
 
 def _named(value: Any) -> Value:

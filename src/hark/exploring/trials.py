@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -38,6 +38,8 @@ _STATES = {
     TrialState.COMPLETE: "done",
     TrialState.FAIL: "failed",
 }
+FIXED = "fixed_params"
+"""Where Optuna keeps what an enqueued trial is to be like."""
 BEGUN, FAULT, AGAIN = "begun", "fault", "again"
 """What is noted of a trial: that its heart beats, why it failed, and which trial it takes up again."""
 
@@ -81,9 +83,22 @@ def open_storage(url: str) -> RDBStorage:
 
 
 def open_study(
-    storage: RDBStorage, name: str, about: Mapping[str, Any], sampler: BaseSampler | None = None
+    storage: RDBStorage,
+    name: str,
+    about: Mapping[str, Any],
+    sampler: BaseSampler,
+    *,
+    begin_with: Sequence[Mapping[str, Any]] = (),
 ) -> Study:
-    """Join the study of a name; whoever comes first makes it."""
+    """Join the study of a name; whoever comes first makes it.
+
+    Args:
+        storage: where it is.
+        name: of the study.
+        about: what is noted of it.
+        sampler: what draws for this process.
+        begin_with: what the first trials are to be like; the sampler draws what these do not say.
+    """
     pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=HALVING)
     try:
         study = optuna.create_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner)
@@ -91,6 +106,8 @@ def open_study(
         return optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner)
     for key, value in about.items():
         study.set_user_attr(key, value)
+    for values in begin_with:
+        study.enqueue_trial(dict(values))
     return study
 
 
@@ -112,9 +129,9 @@ def take_up_lost(study: Study) -> None:
 
 def put_back(study: Study, trial: FrozenTrial) -> None:
     """Have a trial's values wait to be tried again, unless they do; a trial that has none yet is let go."""
-    if not trial.params or any(
-        each.user_attrs.get(AGAIN) == trial.number for each in study.get_trials(deepcopy=False)
-    ):
+    fixed = {FIXED: trial.system_attrs[FIXED]} if FIXED in trial.system_attrs else {}
+    is_back = any(each.user_attrs.get(AGAIN) == trial.number for each in study.get_trials(deepcopy=False))
+    if is_back or not (trial.params or fixed):
         return
     study.add_trial(
         create_trial(
@@ -122,6 +139,7 @@ def put_back(study: Study, trial: FrozenTrial) -> None:
             params=trial.params,
             distributions=trial.distributions,
             user_attrs={AGAIN: trial.number},
+            system_attrs=fixed,
         )
     )
 

@@ -41,6 +41,11 @@ class Workshop:
     _taught: dict[int, float] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def folds(self) -> range:
+        """Those that there are: a corpus that is cut by a rule of its own is cut once."""
+        return range(1 if self.source.split in ("official", "manifest") else self.source.folds)
+
+    @property
     def base(self) -> str:
         """The teacher that all are measured against: the first."""
         return next(iter(self.teachers.stages))
