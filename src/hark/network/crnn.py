@@ -133,7 +133,7 @@ class CrnnConfig:
     @property
     def values_per_step(self) -> int:
         """Numbers that one step holds at once: the convolution's, the widest layer's gates, attention's window."""
-        columns = self.stride[1] if self.convolution == "separable" else 0
+        columns = self.kernel[1] if self.convolution == "separable" else 0
         maps = self.channels * self.map_bins * (1 + columns)
         return maps + 3 * max(self.hidden) + self.window * self.hidden[-1]
 

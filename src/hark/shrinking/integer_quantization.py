@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,14 @@ from hark.shrinking.integer_layers import (
     IntegerProjection,
     IntegerQueryAttention,
 )
-from hark.shrinking.quantization import RowQuantizer, best_shared_scale, is_quantized, quantize, quantized_weights
+from hark.shrinking.quantization import (
+    RowQuantizer,
+    Scales,
+    best_shared_scale,
+    is_quantized,
+    quantize,
+    quantized_weights,
+)
 from hark.sound.augmentation import generator
 
 LOGIT_BITS = 16
@@ -185,7 +192,7 @@ def _given_by_layers(model: Spotter, sound: Tensor) -> Iterator[tuple[str, Tenso
 
 
 def quantize_to_integers(
-    model: Spotter, calibration: Calibration, *, bits: int = 8, scales: Literal["row", "matrix"] = "row"
+    model: Spotter, calibration: Calibration, *, bits: int = 8, scales: Scales = "row"
 ) -> Spotter:
     """A copy of a float `model` that computes as the engine does, with weights of `bits` and int16 in between.
 
