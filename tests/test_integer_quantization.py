@@ -23,10 +23,9 @@ from hark.errors import ConfigError, ModelError
 from hark.network.crnn import STAGE_2
 from hark.network.layers import Affine
 from hark.network.spotter import Spotter, keyword_score
+from hark.shrinking.integer_network import Calibration, IntegerCrnn
 from hark.shrinking.integer_quantization import (
     AffineNumbers,
-    Calibration,
-    IntegerCrnn,
     affine_numbers,
     calibrate,
     extremes,

@@ -24,7 +24,7 @@ from hark.runtime import Model, Runner
 from hark.shipping.c_folder import export_c
 from hark.shipping.model_packing import pack
 from hark.shipping.torch_runner import TorchRunner
-from hark.shrinking.integer_quantization import Calibration, IntegerCrnn
+from hark.shrinking.integer_network import Calibration, IntegerCrnn
 from hark.shrinking.quantization import quantize
 from hark.sound.pieces import pieces
 from hark.storage.model_files import load, to_bytes

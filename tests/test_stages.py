@@ -84,7 +84,7 @@ CHEAP = {
 
 
 def test_a_network_of_cheaper_parts_goes_down_the_whole_road(bench: Bench) -> None:
-    """It learns from two logits, loses units, becomes integers with one scale a matrix, and is proved each time."""
+    """It learns from two logits, loses units, becomes integers with a scale per matrix; each time it is proved."""
     front_end = {"hop_length": 320, "n_fft": 640}
     values = {
         "training": {"epochs": 1, "batch_size": 16, "validations": 1},
