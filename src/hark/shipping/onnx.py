@@ -24,7 +24,7 @@ from hark.network.features import FLOOR, LogMelConfig, hann_window
 from hark.network.spotter import Spotter
 from hark.network.streaming import State, flatten, leaf, substate, unflatten
 from hark.shipping.onnx_runner import PREFIX, TOLERANCE, Input, OnnxGraph
-from hark.shrinking.integer_quantization import IntegerCrnn
+from hark.shrinking.integer_network import IntegerCrnn
 
 OPSET = 20
 MOST_STEPS = 64
