@@ -39,7 +39,7 @@ from hark.shrinking.integer_layers import (
     IntegerProjection,
     IntegerQueryAttention,
 )
-from hark.shrinking.integer_quantization import Calibration, IntegerCrnn
+from hark.shrinking.integer_network import Calibration, IntegerCrnn
 
 T = TypeVar("T")
 

@@ -26,6 +26,10 @@ class FaultySound:
     hangs: frozenset[int] = frozenset()
     kills: frozenset[int] = frozenset()
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.pcm.shape
+
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, np.integer):  # one clip for a batch, not many for something else
             if int(key) in self.hangs:
@@ -41,6 +45,10 @@ class LockedSound:
     """The clips of a dataset, which are read under a lock."""
 
     pcm: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.pcm.shape
 
     def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, np.integer):

@@ -16,8 +16,9 @@ CARD = Card(
     data=Data(
         credits=(Credit(name="Some Words", licence="CC BY 4.0", holder="Somebody"),),
         digest="0123abcd",
-        clips=7_000,
+        words=7_000,
         positives=1_500,
+        sentences=800,
         speakers=1_600,
         names_speakers=True,
         clip_s=1.0,

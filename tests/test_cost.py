@@ -77,6 +77,48 @@ def test_the_layers_of_stage_2_by_hand() -> None:
     }
 
 
+def test_the_layers_of_a_cheaper_network_by_hand() -> None:
+    """Of 50 × 20 means, 2 channels over 8 of 20 bins every 3rd frame; 4 values of 26; 6 units; a query over 14."""
+    network = CrnnConfig(
+        pooling=(2, 2),
+        channels=2,
+        kernel=(8, 9),
+        stride=(1, 3),
+        convolution="separable",
+        rank=4,
+        cell="fast",
+        hidden=(6,),
+        attention="query",
+        classes=1,
+    )
+    cost = cost_of(spotter(network))
+    lines = {layer.name: (layer.rhythm, layer.thop, layer.macs, layer.parameters) for layer in cost.layers}
+    del lines["features"]
+    assert lines == {
+        "normalize": ("frame", 0, 40, 0),
+        "network.pool": ("step", 0, 0, 0),
+        "network.conv": ("step", 3 * 2 * 13 * 9, 3 * 2 * 13 * 8, 18),
+        "network.depthwise": ("step", 2 * 13 * 10, 2 * 13 * 9, 20),
+        "network.reduce": ("step", 26 * 4, 26 * 4, 26 * 4 + 4),
+        "network.gru.0": ("step", (4 + 6) * 6 + 3 * 6 + 6 + 3 * 6, (4 + 6) * 6, (4 + 6) * 6 + 12),
+        "network.attention": ("decision", 0, 14 * 6, 0),
+        "network.attention.query": ("step", 6, 6, 6),
+        "network.classifier": ("decision", 6, 6, 7),
+    }
+    assert (cost.steps_per_clip, cost.steps_per_second) == (14, pytest.approx(100 / 6))
+
+
+def test_a_convolution_over_frequency_works_for_every_frame_of_a_clip() -> None:
+    """100 of them, for 11 steps of 8 frames and the 12 that the first window has more."""
+    network = replace(BASE, convolution="separable")
+    cost = cost_of(spotter(network))
+    lines = {layer.name: layer for layer in cost.layers}
+    steps = sum(layer.thop for layer in cost.layers if layer.rhythm == "step") - lines["network.conv"].thop
+    decision = sum(layer.thop for layer in cost.layers if layer.rhythm == "decision")
+    assert cost.per_clip("thop") == 100 * 8 * 18 * (5 + 1) + 11 * steps + decision
+    assert cost.per_second("thop") == 12.5 * (8 * 8 * 18 * (5 + 1) + steps + decision)
+
+
 def test_a_stream_decides_at_each_step() -> None:
     """The base network makes 12.5 a second; 933,808 · 12.5 / 11 would count a decision every 11 steps."""
     cost = cost_of(spotter(BASE))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from contract import CHEAPER, check_streaming_contract, chunkings, seeded, spotter
 from hark.errors import ConfigError, ModelError, ModelFileError
-from hark.network.crnn import BASE, PUBLISHED, STAGE_1, STAGE_2, Crnn, CrnnConfig, from_reference
-from hark.network.reference import ReferenceCrnn
+from hark.network.crnn import BASE, PUBLISHED, STAGE_1, STAGE_2, Crnn, CrnnConfig
+from hark.network.reference import ReferenceCrnn, from_reference
 from hark.network.streaming import flatten
 from hark.shrinking.quantization import quantize
 

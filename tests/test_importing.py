@@ -15,8 +15,8 @@ from safetensors.torch import load as from_safetensors
 
 from contract import seeded
 from hark.errors import ModelFileError
-from hark.network.crnn import PUBLISHED, Crnn, from_reference
-from hark.network.reference import ReferenceCrnn
+from hark.network.crnn import PUBLISHED, Crnn
+from hark.network.reference import ReferenceCrnn, from_reference
 from hark.storage import importing
 from hark.storage.importing import import_checkpoint
 from hark.storage.model_files import LARGEST_BYTES

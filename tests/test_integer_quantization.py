@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from contract import (
+    CHEAPER,
     SMALL,
     SMALL_SAMPLES,
     check_streaming_contract,
@@ -21,11 +22,10 @@ from contract import (
 from hark.errors import ConfigError, ModelError
 from hark.network.crnn import STAGE_2
 from hark.network.layers import Affine
-from hark.network.spotter import Spotter
+from hark.network.spotter import Spotter, keyword_score
+from hark.shrinking.integer_network import Calibration, IntegerCrnn
 from hark.shrinking.integer_quantization import (
     AffineNumbers,
-    Calibration,
-    IntegerCrnn,
     affine_numbers,
     calibrate,
     extremes,
@@ -34,7 +34,7 @@ from hark.shrinking.integer_quantization import (
     quantize_to_integers,
     quantizer_of,
 )
-from hark.shrinking.quantization import RowQuantizer, quantize, weight_bits
+from hark.shrinking.quantization import RowQuantizer, Scales, best_shared_scale, quantize, weight_bits
 from hark.storage.model_files import load, to_bytes
 
 
@@ -206,6 +206,64 @@ def test_what_cannot_be_is_refused() -> None:
         Calibration(12, 16)
     with pytest.raises(ConfigError, match="bits is 9, expected 2 to 8"):
         quantize_to_integers(small_spotter(), Calibration(12, 12), bits=9)
+
+
+@pytest.mark.parametrize(("name", "missing"), [("separable", "column_bits"), ("low rank", "reduced_bits")])
+def test_a_calibration_of_another_network_is_refused(name: str, missing: str) -> None:
+    with pytest.raises(ConfigError, match=f"calibration without {missing}, which this network needs"):
+        quantize_to_integers(small_spotter(CHEAPER[name]), Calibration(12, 12))
+
+
+@pytest.mark.parametrize("name", CHEAPER)
+def test_ranges_of_cheaper_networks_have_a_factor_of_two_to_spare(name: str) -> None:
+    model = small_spotter(CHEAPER[name])
+    calibration = calibrate(model, small_sound().float())
+    sounds = [small_sound().float(), extremes(model.config.features.sample_rate)]
+    with torch.no_grad():
+        maps = [model.normalize(model.features(sound)).unsqueeze(1) for sound in sounds]
+        for _, layer in model.network.front():
+            maps = [layer(each) for each in maps]
+        if model.network.reduce is not None:
+            last = max(float(model.network.reduce(each.flatten(1, 2)).abs().max()) for each in maps)
+            assert last * 2**calibration.reduced_bits <= 32_767 / 2
+    assert max(float(each.abs().max()) for each in maps) * 2**calibration.map_bits <= 32_767 / 2
+
+
+@pytest.mark.parametrize("name", CHEAPER)
+@pytest.mark.parametrize("scales", ["row", "matrix"])
+def test_cheaper_networks_stay_close_and_learn_in_integers(name: str, scales: Scales) -> None:
+    model, waves = small_spotter(CHEAPER[name]), small_sound().float()
+    integers = quantize_to_integers(model, calibrate(model, waves), scales=scales).train()
+    assert (integers(waves) - model(waves)).abs().max() < 0.1
+    keyword_score(integers(waves)[..., -1]).sum().backward()
+    for name, parameter in integers.named_parameters():
+        if name != "network.attention.score.bias":  # changes no weight of attention
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_rows_of_one_matrix_have_one_multiplier() -> None:
+    """Rows of a sigmoid's gate are in twice the unit of a tanh's: their scales differ by what their units do."""
+    model = small_spotter()
+    network = network_of(quantize_to_integers(model, calibrate(model, small_sound().float()), scales="matrix"))
+    for name, gain in network.gains().items():
+        multipliers, _ = multipliers_of(quantizer_of(network, name), gain)
+        assert len(multipliers.unique()) == 1, name
+    scales = quantizer_of(network, "gru.0.weight_hh").scale.flatten()
+    assert scales[:10].unique().tolist() == [2 * float(scales[-1])]
+
+
+def test_a_shared_scale_has_the_least_error_of_those_that_are_tried() -> None:
+    weight = seeded(lambda: torch.randn(6, 9))
+    gain = torch.tensor([1.0, 1, 1, 2, 2, 2])
+    chosen = best_shared_scale(weight, gain, bits=4)
+    assert len((chosen.flatten() * gain).unique()) == 1
+
+    def error(scale: Tensor) -> float:
+        return float((RowQuantizer(weight, bits=4, scale=scale)(weight) - weight).square().sum())
+
+    peak = (weight * gain[:, None]).abs().max() / 7 / gain[:, None]
+    assert error(chosen) == min(error(share * peak) for share in torch.linspace(0.5, 1, 51))
 
 
 def test_pruned_and_uneven_shapes_quantise_as_well() -> None:

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
-from contract import SMALL, SMALL_FEATURES, small_sound, small_spotter, spotter
+from contract import CHEAPER, SMALL, SMALL_FEATURES, small_sound, small_spotter, spotter
 from hark.errors import ModelFileError
 from hark.network.crnn import PUBLISHED, STAGE_2, CrnnConfig
 from hark.network.spotter import Spotter, SpotterConfig
+from hark.shrinking.integer_quantization import calibrate, network_of, quantize_to_integers
 from hark.shrinking.pruning import PruningConfig, prune
-from hark.shrinking.quantization import quantize
+from hark.shrinking.quantization import Scales, quantize
 from hark.storage.model_files import FORMAT, LARGEST_BYTES, digest_of, load, to_bytes
 from peak_memory import allocating_at_most
 
@@ -58,6 +59,19 @@ def test_a_model_comes_back_from_its_file_bit_by_bit(shrink: Callable[[Spotter],
     loaded = load(path)
     assert loaded.config == model.config
     assert not loaded.training
+    assert torch.equal(loaded(small_sound().float()), model(small_sound().float()))
+    assert to_bytes(loaded) == to_bytes(model)
+
+
+@pytest.mark.parametrize("name", CHEAPER)
+@pytest.mark.parametrize("scales", [None, "row", "matrix"])
+def test_cheaper_networks_come_back_bit_by_bit(name: str, scales: Scales | None, path: Path) -> None:
+    model = small_spotter(CHEAPER[name])
+    if scales:
+        model = quantize_to_integers(model, calibrate(model, small_sound().float()), scales=scales)
+    path.write_bytes(to_bytes(model))
+    loaded = load(path)
+    assert loaded.config == model.config
     assert torch.equal(loaded(small_sound().float()), model(small_sound().float()))
     assert to_bytes(loaded) == to_bytes(model)
 
@@ -142,6 +156,17 @@ def test_a_file_without_its_digest_is_refused(content: bytes, path: Path) -> Non
     assert "its digest differs" in refusal(path)
 
 
+def test_a_file_of_before_there_were_other_parts_is_the_network_that_it_was(path: Path) -> None:
+    """Neither its configuration nor its calibration tells of them."""
+    model = small_spotter()
+    model = quantize_to_integers(model, calibrate(model, small_sound().float()))
+    bits = network_of(model).calibration
+    calibration = json.dumps({"feature_bits": bits.feature_bits, "map_bits": bits.map_bits})
+    config = CONFIG | {"network": CONFIG["network"] | {"attention_window": 3}}
+    path.write_bytes(rewritten(to_bytes(model), config=json.dumps(config), calibration=calibration))
+    assert torch.equal(load(path)(small_sound().float()), model(small_sound().float()))
+
+
 @pytest.mark.parametrize("found", [None, "pt", "hark-model-2"])
 def test_another_format_is_refused(found: str | None, content: bytes, path: Path) -> None:
     path.write_bytes(rewritten(content, format=found))
@@ -184,6 +209,14 @@ BAD_CONFIGS = {
     "huge layers within bounds": with_setting("network", "hidden", [4096] * 16),
     "a hundred thousand layers": with_setting("network", "hidden", [1] * 100_000),
     "a huge transform": with_setting("features", "n_fft", 10**9),
+    "an unknown cell": with_setting("network", "cell", "lstm"),
+    "another cell": with_setting("network", "cell", "minimal"),
+    "a projection that is not there": with_setting("network", "rank", 3),
+    "kernels that are not there": with_setting("network", "convolution", "separable"),
+    "other attention": with_setting("network", "attention", "query"),
+    "means of nothing": with_setting("network", "pooling", [0, 1]),
+    "means of more bands than there are": with_setting("network", "pooling", [9, 1]),
+    "a scale for all bands": json.dumps(CONFIG | {"normalization_bands": "one"}),
     "an endless memory": with_setting("network", "attention_window", 10**12),
     "a memory of hours for each step": with_setting("network", "attention_window", 4096),
     "a frame for each sample": with_setting("features", "hop_length", 1) + "",

@@ -27,6 +27,21 @@ NETWORKS = {
     "two layers, windows of whole strides": CrnnConfig(channels=2, kernel=(5, 20), stride=(4, 10), hidden=(5, 4)),
     "a window that ends between strides": CrnnConfig(channels=2, kernel=(5, 20), stride=(4, 8), hidden=(6,)),
     "no overlap": CrnnConfig(channels=1, kernel=(8, 12), stride=(8, 12), hidden=(3,), attention_window=3),
+    "pooled, separable, minimal, query, one logit": CrnnConfig(
+        pooling=(2, 2),
+        channels=2,
+        kernel=(3, 9),
+        stride=(2, 4),
+        convolution="separable",
+        cell="minimal",
+        hidden=(5,),
+        attention="query",
+        classes=1,
+    ),
+    "low rank, fast, mean": CrnnConfig(
+        channels=2, kernel=(5, 20), stride=(4, 8), rank=3, cell="fast", hidden=(5,), attention="mean"
+    ),
+    "last": CrnnConfig(pooling=(1, 3), channels=2, kernel=(5, 6), stride=(4, 3), hidden=(4,), attention="last"),
 }
 
 
@@ -68,10 +83,11 @@ def test_a_stream_begins_with_zeros_and_its_first_steps_are_empty(model: Spotter
     assert all(not tensor.any() for tensor in flatten(lockstep.initial_state()).values())
     graph = OnnxGraph(to_graph(lockstep))
     state, steps = graph.initial_state(), []
-    for chunk in np.random.default_rng(0).standard_normal((12, *lockstep.chunk_shape)).astype(np.float32):
+    for chunk in np.random.default_rng(0).standard_normal((16, *lockstep.chunk_shape)).astype(np.float32):
         logits, state = graph.step(chunk, state)
         steps.append(logits.shape[-1])
-    assert steps == [0] * lockstep.empty_steps + [1] * (12 - lockstep.empty_steps)
+    silent = (lockstep.model.first_step_samples + lockstep.lag_samples) // lockstep.model.step_samples - 1
+    assert steps == [0] * silent + [1] * (16 - silent)
 
 
 def test_a_quantised_model_is_exported_with_its_rounded_weights(model: Spotter, tmp_path: Path) -> None:
@@ -86,7 +102,7 @@ def test_a_file_is_valid_the_same_each_time_and_tells_how_it_is_used(model: Spot
     graph = onnx.load(path)
     onnx.checker.check_model(graph, full_check=True)
     facts = {entry.key: entry.value for entry in graph.metadata_props}
-    assert json.loads(facts["hark.labels"]) == ["", "beep"], "as in every runner"
+    assert json.loads(facts["hark.labels"]) == [*model.config.labels], "as in every runner"
     assert json.loads(facts["hark.first_step_samples"]) == model.first_step_samples
     inputs = {entry.name: [d.dim_value for d in entry.type.tensor_type.shape.dim] for entry in graph.graph.input}
     assert json.loads(facts["hark.chunk_shape"]) == inputs.pop("chunk")

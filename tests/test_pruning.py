@@ -10,8 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from contract import SMALL, SMALL_SAMPLES, check_streaming_contract, chunkings, seeded, small_sound, small_spotter
+from contract import (
+    CHEAPER,
+    SMALL,
+    SMALL_SAMPLES,
+    check_streaming_contract,
+    chunkings,
+    seeded,
+    small_sound,
+    small_spotter,
+)
 from hark.errors import ConfigError, ModelError
+from hark.network.attention import Attention, QueryAttention
 from hark.network.crnn import Crnn
 from hark.network.spotter import Spotter
 from hark.proof.cost import cost_of
@@ -93,6 +103,66 @@ def test_the_same_index_goes_from_all_three_gates() -> None:
     assert torch.equal(small.weight_hh, full.weight_hh[rows][:, [0, 1, 3]])
     assert torch.equal(small.bias_ih, full.bias_ih[rows])
     assert torch.equal(small.bias_hh, full.bias_hh[rows])
+
+
+@pytest.mark.parametrize("name", CHEAPER)
+def test_units_of_cheaper_networks_go_with_all_that_reads_them(name: str) -> None:
+    """As far as a network without them is one in which nothing reads them."""
+    network = small_spotter(CHEAPER[name]).network.double()
+    everything = all_units(network)
+    stay = Units(
+        conv=torch.tensor([1]),
+        gru=(torch.tensor([0, 2, 4]), torch.tensor([1, 2])),
+        attention=everything.attention[1:],
+    )
+    small = keep(network, stay)
+    x = seeded(lambda: torch.randn(2, 8, 40, dtype=torch.float64))
+    torch.testing.assert_close(small(x), unread(network, stay)(x), **EXACT)
+    assert (small.config.channels, small.config.hidden) == (1, (3, 2))
+    assert Crnn(small.config).load_state_dict(small.state_dict())
+
+
+@torch.no_grad()
+def unread(network: Crnn, stay: Units) -> Crnn:
+    """`network` at full size, in which nothing reads the units that go; found by shape, not by name."""
+    gone = [sorted({*range(5)} - {*stay.gru[0].tolist()}), sorted({*range(4)} - {*stay.gru[1].tolist()})]
+    bins = network.config.map_bins
+    reader = network.gru.get_submodule("0").weight_ih if network.reduce is None else network.reduce.weight
+    reader[:, :bins] = 0
+    first, second = (network.gru.get_submodule(name) for name in ("0", "1"))
+    for weight in (first.weight_hh, second.weight_ih):
+        weight[:, gone[0]] = 0
+    readers = [second.weight_hh, network.classifier.weight]
+    match network.attention:
+        case Attention() as attention:
+            readers.append(attention.project.weight)
+            attention.score.weight[:, 0] = 0
+        case QueryAttention() as attention:
+            readers.append(attention.query)
+    for weight in readers:
+        weight[:, gone[1]] = 0
+    return network
+
+
+@pytest.mark.parametrize("kind", ["query", "mean", "last"])
+def test_attention_without_units_is_not_pruned(kind: str) -> None:
+    model = small_spotter(replace(SMALL, attention=kind))
+    message = f"prune: attention is 0.3, expected 0: the network's attention is '{kind}', which has no units"
+    with pytest.raises(ConfigError, match=message):
+        prune(model, PruningConfig(conv=0.5, gru=0.4, attention=0.3))
+    pruned = prune(model, PruningConfig(conv=0.5, gru=0.4, attention=0)).config.network
+    assert (pruned.channels, pruned.hidden, pruned.attention_units) == (1, (3, 3), None)
+
+
+@pytest.mark.parametrize("cell", ["minimal", "fast"])
+def test_the_same_index_goes_from_all_gates_of_smaller_cells(cell: str) -> None:
+    network = small_spotter(replace(SMALL, cell=cell)).network
+    stay = all_units(network).with_group("gru.0", torch.tensor([0, 3]))
+    small, full = (each.gru.get_submodule("0") for each in (keep(network, stay), network))
+    for name, tensor in full.named_parameters():
+        rows = [5 * gate + unit for gate in range(len(tensor) // 5) for unit in (0, 3)]
+        expected = tensor[rows][:, [0, 3]] if name == "weight_hh" else tensor[rows]
+        assert torch.equal(small.get_parameter(name), expected), name
 
 
 def test_pruning_nothing_is_the_identity() -> None:

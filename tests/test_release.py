@@ -109,7 +109,8 @@ def test_all_words_are_heard_once_and_speech_and_noise_by_the_model_itself(card:
 
 def test_the_card_tells_data_and_origin(card: Card, runs: Path) -> None:
     assert (card.keyword, card.data.credits) == ("beep", (CREDITS["speech-commands"],))
-    assert (card.data.clips, card.data.positives, card.data.speakers, card.data.clip_s) == (100, 40, 20, 1.0)
+    assert (card.data.words, card.data.positives, card.data.sentences) == (100, 40, 0)
+    assert (card.data.speakers, card.data.names_speakers, card.data.clip_s) == (20, True, 1.0)
     assert card.data.digest == Run.open(runs / "fold-0" / "int8").about["data"]
     assert card.origin.recipe == "tiny"
     assert card.origin.stages == ("small: train, seed 5", "int8: quantize")

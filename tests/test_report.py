@@ -200,6 +200,14 @@ def test_the_headline_names_the_smallest_model_and_both_factors(study: Study) ->
     assert headline(study)[0] == "“small, int8”: 10.0× fewer MACs and a 40.0× smaller file than “base”"
 
 
+def test_a_run_on_all_clips_is_not_what_the_headline_tells_of(tmp_path: Path) -> None:
+    task = {"keyword": "happy", "clips": 7024, "positives": 1558, "speakers": 1683}
+    for name, split in (("a", "whole"), ("b", "speakers")):
+        run = add_run(tmp_path / name, ("tiny", "ours", "train", [], 10, 4, 80, [9.0]), 0)
+        run.write_json("task.json", task | {"split": split})
+    assert headline(collect(find_runs([tmp_path])))[1].endswith("judged on one fold by speaker.")
+
+
 def test_the_headline_tells_the_length_of_clips_and_that_nobody_knows_who_speaks(tmp_path: Path) -> None:
     task = {"keyword": "snowboy", "clips": 770, "positives": 401, "speakers": 770}
     run = add_run(tmp_path, ("tiny", "ours", "train", [], 10, 4, 80, [9.0]), 0)

@@ -24,7 +24,7 @@ from hark.runtime import Model, Runner
 from hark.shipping.c_folder import export_c
 from hark.shipping.model_packing import pack
 from hark.shipping.torch_runner import TorchRunner
-from hark.shrinking.integer_quantization import Calibration, IntegerCrnn
+from hark.shrinking.integer_network import Calibration, IntegerCrnn
 from hark.shrinking.quantization import quantize
 from hark.sound.pieces import pieces
 from hark.storage.model_files import load, to_bytes
@@ -113,6 +113,18 @@ def test_quantizing_with_sound_is_repeatable_and_takes_few_bits(
     assert hark_("quantize", model, "--sound", tiny_source.root, "--bits", 4, "--out", out).code == 0
     sizes = [len(packing.to_bytes(pack(load(path)))) for path in (int8, out)]
     assert sizes[1] < sizes[0] < model.stat().st_size
+
+
+def test_one_scale_per_matrix_makes_a_smaller_file(
+    hark_: Hark, model: Path, int8: Path, tiny_source: Source
+) -> None:
+    out = model.with_name("matrix.safetensors")
+    assert hark_("quantize", model, "--sound", tiny_source.root, "--scales", "matrix", "--out", out).code == 0
+    sizes = [len(packing.to_bytes(pack(load(path)))) for path in (int8, out)]
+    assert sizes[1] < sizes[0] - 2 * 36, "of two cells with 18 rows in each of two matrices"
+    outcome = hark_("quantize", model, "--scales", "matrix", "--out", out)
+    assert outcome.code == 2
+    assert "--scales matrix: expected --sound FOLDER beside it" in outcome.err
 
 
 def test_ranges_are_measured_on_seconds_from_all_over_the_recordings(

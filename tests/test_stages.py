@@ -69,6 +69,57 @@ def short(tiny_spotter: Callable[[], Spotter]) -> Callable[..., Recipe]:
     return recipe
 
 
+CHEAP = {
+    "pooling": [2, 2],
+    "channels": 2,
+    "kernel": [5, 6],
+    "stride": [3, 4],
+    "convolution": "separable",
+    "rank": 4,
+    "cell": "fast",
+    "hidden": [4],
+    "attention": "query",
+    "classes": 1,
+}
+
+
+def test_a_network_of_cheaper_parts_goes_down_the_whole_road(bench: Bench) -> None:
+    """It learns from two logits, loses units, becomes integers with a scale per matrix; each time it is proved."""
+    front_end = {"hop_length": 320, "n_fft": 640}
+    values = {
+        "training": {"epochs": 1, "batch_size": 16, "validations": 1},
+        "stages": {
+            "teacher": {"kind": "train", "network": {"hidden": [4]}, "front_end": front_end},
+            "student": {
+                "kind": "distill",
+                "network": CHEAP,
+                "front_end": front_end,
+                "normalization_bands": "one",
+                "teachers": ["teacher"],
+                "distillation": {"attention": 0.2},
+            },
+            "pruned": {"kind": "prune", "model": "student", "pruning": {"gru": 0.25, "attention": 0}},
+            "aware": {
+                "kind": "quantize-aware",
+                "model": "pruned",
+                "scales": "matrix",
+                "teachers": ["teacher"],
+                "setting": "cheap",
+            },
+        },
+    }
+    runs = run_recipe(parse_recipe(values, name="cheap"), bench)
+    assert all(run.read_json("verification.json")["passed"] for run in runs)
+    shipped = Model(runs[-1].path("model.hark"))
+    assert shipped.labels == ("beep",)
+    assert shipped.is_integer
+    assert len(shipped.file) < 600
+    network = load(runs[-1].path("model.safetensors")).config.network
+    assert (network.frames_per_clip, network.window) == (50, 5)
+    with np.load(runs[-1].path("scores.npz"), allow_pickle=False) as told:
+        np.testing.assert_array_equal(told["scores"], score_clips(shipped, bench.task.testing))
+
+
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     """Time of change and size of every file but lock and log, which a look at a run touches."""
     return {

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from contract import SMALL, seeded, spotter
+from contract import CHEAPER, SMALL, seeded, spotter
 from hark.errors import VerificationError
 from hark.network.spotter import Spotter
 from hark.network.streaming import State
@@ -56,6 +56,17 @@ def test_a_spotter_and_its_file_are_proved(build: Callable[[], Spotter], allowed
     assert (last.allowed, last.steps) == (allowed, 99)
 
 
+@pytest.mark.parametrize("name", CHEAPER)
+@pytest.mark.parametrize("scales", [None, "matrix"])
+def test_cheaper_spotters_and_their_files_are_proved(name: str, scales: Literal["matrix"] | None) -> None:
+    model = spotter(CHEAPER[name], features=SLOW)
+    if scales:
+        calibration = calibrate(model, seeded(lambda: 0.3 * torch.randn(2, 1_000)))
+        model = quantize_to_integers(model, calibration, scales=scales)
+    verification = verify_spotter(model, packing.to_bytes(pack(model)), seconds=6, packed_seconds=10)
+    assert verification.passed, failed(verification)
+
+
 def test_a_spotter_without_a_file_is_held_to_the_laws_alone() -> None:
     verification = verified(floats(), None)
     assert [check.name for check in verification.checks] == TORCH_LAWS
@@ -89,8 +100,8 @@ def test_a_spotter_that_does_not_stream_is_found(monkeypatch: pytest.MonkeyPatch
     model = floats()
     attend = model.network.attention.attend
 
-    def forgetful(x: Tensor, state: State) -> Any:
-        return attend(x, model.network.attention.initial_state())
+    def forgetful(x: Tensor, state: State, **told: Any) -> Any:
+        return attend(x, model.network.attention.initial_state(), **told)
 
     monkeypatch.setattr(model.network.attention, "attend", forgetful)
     assert failed(verified(model, None)) == ["torch, chunks", "torch, beside", "torch, endless"]

@@ -29,6 +29,7 @@ from hark.shipping.wasm_page import export_wasm
 from hark.sound import audio
 from test_wasm_page import needs
 
+expect.set_options(timeout=30_000)  # five seconds are too few for a machine with other work
 LABEL = "<i>beep</i>"
 """What would be markup, were it not shown as text."""
 LONG_LABEL = "never" * 50
@@ -165,8 +166,16 @@ def detection_times(page: Page) -> list[float]:
 
 
 def check_that_both_beeps_are_heard(page: Page) -> None:
-    page.click("text=Start listening")
-    expect(page.locator("#detections li")).to_have_count(2, timeout=30_000)
+    """A machine so busy that its engine began after the first has other tries: the microphone plays anew."""
+    for tries_left in (2, 1, 0):
+        page.click("text=Start listening")
+        try:
+            expect(page.locator("#detections li:not(.old)")).to_have_count(2)
+            break
+        except AssertionError:
+            if not tries_left:
+                raise
+            page.click("text=Stop")
     first, second = detection_times(page)
     assert second - first == pytest.approx(BEEPS_S[1] - BEEPS_S[0], abs=0.25)
 
@@ -189,8 +198,7 @@ def test_a_new_start_forgets_the_stream_before(page: Page, address: str) -> None
     page.click("text=Stop")
     expect(page.locator("#status")).to_have_text("Stopped.")
     page.evaluate("for (const row of detections.children) row.className = 'old'")
-    page.click("text=Start listening")
-    expect(page.locator("#detections li:not(.old)")).to_have_count(2, timeout=30_000)
+    check_that_both_beeps_are_heard(page)
     expect(page.locator("#detections li.old")).to_have_count(0)
     assert max(detection_times(page)) < BEEPS_S[1] + 0.5
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hark.errors import ModelError, ModelFileError
 from hark.judging.detection import Detector, OperatingPoint
+from hark.models.shelf import find
 from hark.packed import packing
 
 if TYPE_CHECKING:
@@ -109,12 +110,14 @@ class Model:
     """
 
     def __init__(self, source: str | Path | bytes) -> None:
-        """Open a file, or its bytes.
+        """Open a file, by its path or by the name under which it comes with hark; or its bytes.
 
         Raises:
             ModelFileError: it cannot be read, is damaged, or is no model.
         """
-        self.file = source if isinstance(source, bytes) else _read(Path(source))
+        self.file = (
+            source if isinstance(source, bytes) else _read(find(source) if isinstance(source, str) else source)
+        )
         try:
             self._engine = _open(self.file)
             about = self._engine.describe()

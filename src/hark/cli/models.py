@@ -21,6 +21,7 @@ from hark.runtime import Model
 
 if TYPE_CHECKING:
     from hark.network.spotter import Spotter
+    from hark.shrinking.quantization import Scales
 
 MODEL_SUFFIX = ".safetensors"
 CALIBRATION_PIECES = 512
@@ -31,13 +32,21 @@ CALIBRATION_PIECES = 512
 @MODEL
 @click.option("--sound", type=PATH, help="A folder of recordings such as the model will hear.")
 @click.option("--bits", type=click.IntRange(2, 8), default=8, show_default=True, help="Of each weight.")
-@click.option("--out", type=PATH, required=True, help="The quantised model's file.")
-def quantize(model: Path, sound: Path | None, bits: int, out: Path) -> None:
+@click.option(
+    "--scales",
+    type=click.Choice(["row", "matrix"]),
+    default="row",
+    show_default=True,
+    help="One per output row, or one per matrix.",
+)
+@click.option("--out", type=PATH, required=True, help="The quantised model's file.")  # fmt: skip
+def quantize(model: Path, sound: Path | None, bits: int, scales: Scales, out: Path) -> None:
     """Put every weight of MODEL (a file or a run) on a grid of BITS, one scale per output row.
 
     With --sound all that lies between the weights becomes integers too, which the engine computes with: ranges are
     measured on up to 512 clips from all over the recordings. Without, only the weights are quantised and the
-    arithmetic remains float32: such a model can be judged, but not packed.
+    arithmetic remains float32: such a model can be judged, but not packed. Of integers --scales matrix makes a
+    smaller .hark file, at some cost in precision.
 
     \b
     Example:
@@ -51,9 +60,13 @@ def quantize(model: Path, sound: Path | None, bits: int, out: Path) -> None:
         raise UsageError(
             f"--out {out}: expected a name that ends in {MODEL_SUFFIX}; hark pack makes a .hark file of it"
         )
+    if sound is None and scales != "row":
+        raise UsageError(
+            f"--scales {scales}: expected --sound FOLDER beside it, for only integers have such scales"
+        )
     source = model_file(model)
     spotter = load(source)
-    content = to_bytes(_to_grid(spotter, bits) if sound is None else _to_integers(spotter, sound, bits))
+    content = to_bytes(_to_grid(spotter, bits) if sound is None else _to_integers(spotter, sound, bits, scales))
     write_atomically(out, content)
     before = source.stat().st_size
     click.echo(f"{out}: {len(content):,} bytes, {before:,} before ({before / len(content):.1f}x smaller)")
@@ -65,7 +78,7 @@ def _to_grid(model: Spotter, bits: int) -> Spotter:
     return to_grid(model, bits=bits)
 
 
-def _to_integers(model: Spotter, sound: Path, bits: int) -> Spotter:
+def _to_integers(model: Spotter, sound: Path, bits: int, scales: Scales) -> Spotter:
     import torch
 
     from hark.shrinking.integer_quantization import calibrate, quantize_to_integers
@@ -73,7 +86,7 @@ def _to_integers(model: Spotter, sound: Path, bits: int) -> Spotter:
 
     rate, clip_s = model.config.features.sample_rate, model.config.clip_s
     heard = pieces(sound, most=CALIBRATION_PIECES, sample_rate=rate, piece_s=clip_s)
-    return quantize_to_integers(model, calibrate(model, torch.from_numpy(heard)), bits=bits)
+    return quantize_to_integers(model, calibrate(model, torch.from_numpy(heard)), bits=bits, scales=scales)
 
 
 @click.command(name="import")

@@ -46,9 +46,13 @@ class Data:
 
     credits: tuple[Credit, ...]
     digest: str
-    clips: int
+    words: int
+    """Clips of words, the keyword among them."""
     positives: int
+    sentences: int
+    """Clips cut out of sentences."""
     speakers: int
+    """Of the words."""
     names_speakers: bool
     """Whether files tell who speaks."""
     clip_s: float

@@ -51,6 +51,11 @@ def page(model: Shipped) -> str:
     return "".join(letter for letter in "\n\n".join(parts) if letter.isprintable() or letter == "\n")
 
 
+def counted(number: int, what: str) -> str:
+    """So many of something, in words."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def _first_line(model: Shipped) -> str:
     card = model.card
     return f"Spots “{card.keyword}” in a stream of sound. {model.file_bytes:,} bytes, under {card.licence}."
@@ -66,8 +71,8 @@ def _told_quality(model: Shipped) -> Iterator[str]:
     )
     yield f"- 1 − AUC of each fold: {', '.join(f'{area:.5f}' for area in quality.one_minus_auc)}."
     yield (
-        f"- These are {quality.runs} models of the same recipe, each judged as its packed file on a fold that it "
-        f"had not heard (split by {by}). This one has trained on all clips, so that none is left to judge it."
+        f"- That is {counted(quality.runs, 'model')} of the same recipe, each judged as its packed file on a fold "
+        f"that it had not heard (split by {by}). This one has trained on all, so that none is left to judge it."
     )
 
 
@@ -82,17 +87,16 @@ def _told_alarms(model: Shipped) -> Iterator[str]:
     if point is not None:
         yield (
             f"- Operating point: threshold {point.threshold:.6g} of the posterior averaged over "
-            f"{point.smoothing_steps} steps, {point.refractory_s:g} s refractory; chosen for at most "
-            f"{alarms.wanted_per_hour:g} alarms per hour of life, and then for the fewest mistakes among words."
+            f"{counted(point.smoothing_steps, 'step')}, {point.refractory_s:g} s refractory; chosen for at most "
+            f"{alarms.wanted_per_hour:g} per hour of life, and then for the fewest mistakes among words."
         )
     for kind in alarms.life:
         yield f"- Alarms in {kind.sound} without the keyword: {kind.alarms} in {kind.hours:.2f} h."
-    low, high = alarms.interval
-    yield f"- In all {alarms.statement}; 95 % interval {low:.2f} to {high:.2f} per hour."
+    yield f"- In all {alarms.statement}."
     words = alarms.words
     yield (
         f"- Words one by one in a carried stream of {words.hours:.2f} h, by the models of the folds: "
-        f"{words.misses:,} of {words.words:,} missed, {words.alarms:,} alarms among the others."
+        f"{words.misses:,} of {words.words:,} missed, {counted(words.alarms, 'alarm')} among the others."
     )
 
 
@@ -112,7 +116,11 @@ def _told_cost(model: Shipped) -> Iterator[str]:
 def _told_data(model: Shipped) -> Iterator[str]:
     data = model.card.data
     speakers = f"{data.speakers:,} speakers" if data.names_speakers else _BY_FILE
-    yield f"- {data.clips:,} clips of {data.clip_s:g} s, {data.positives:,} of them the keyword; {speakers}."
+    cut = f"; {counted(data.sentences, 'clip')} cut out of sentences" if data.sentences else ""
+    yield (
+        f"- {counted(data.words, 'clip')} of {data.clip_s:g} s, {data.positives:,} of them the keyword; "
+        f"{speakers}{cut}."
+    )
     yield from (f"- {credit.name}: {credit.licence}, {credit.holder}." for credit in data.credits)
     yield f"- Digest of the data: `{data.digest}`."
 

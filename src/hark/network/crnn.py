@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
-import torch
 from torch import Tensor
 
 from hark.configuration import shown
-from hark.errors import ConfigError, ModelFileError
+from hark.errors import ConfigError
 from hark.network.attention import Attention, QueryAttention, WindowAttention
 from hark.network.cells import CELLS, Cell, CellKind, Gru
 from hark.network.layers import Conv2d, DepthwiseConv2d, Linear, MeanPooling
@@ -133,7 +132,7 @@ class CrnnConfig:
     @property
     def values_per_step(self) -> int:
         """Numbers that one step holds at once: the convolution's, the widest layer's gates, attention's window."""
-        columns = self.stride[1] if self.convolution == "separable" else 0
+        columns = self.kernel[1] if self.convolution == "separable" else 0
         maps = self.channels * self.map_bins * (1 + columns)
         return maps + 3 * max(self.hidden) + self.window * self.hidden[-1]
 
@@ -256,50 +255,3 @@ def _attention(config: CrnnConfig, parts: Parts) -> WindowAttention | MeanPoolin
             return parts.pooling(1, bins=width, kernel=(1, config.window), stride=(1, 1))
         case "last":
             return None
-
-
-def from_reference(weights: Mapping[str, Tensor]) -> Crnn:
-    """A network from a state dict in the reference's own layout (`conv.0.weight`, `gru.weight_ih_l0`, …).
-
-    All sizes but the stride follow from the weights; the stride is 8 frames, or 6 for the one-layer student,
-    as the report has it.
-
-    Raises:
-        ModelFileError: the names or shapes are not those of this network.
-    """
-    layers = sum(name.startswith("gru.weight_ih_l") for name in weights)
-    try:
-        channels, _, *kernel = weights["conv.0.weight"].shape
-        hidden = tuple(weights[f"gru.weight_hh_l{index}"].shape[1] for index in range(layers))
-        config = CrnnConfig(
-            channels=channels,
-            kernel=(kernel[0], kernel[1]),
-            stride=(2, 8 if layers > 1 else 6),
-            hidden=hidden,
-            attention_units=weights["attention.energy.0.weight"].shape[0],
-            classes=weights["classifier.weight"].shape[0],
-        )
-        with torch.device("meta"):  # nothing of the size that one tensor claims is made before the others fit it
-            network = Crnn(config)
-        network.load_state_dict({our_name(name): tensor for name, tensor in weights.items()}, assign=True)
-    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelFileError(
-            f"not the reference's CRNN ({reason}); expected conv.0.*, gru.*_l0, attention.energy.*, classifier.*"
-        ) from error
-    return network
-
-
-def our_name(name: str) -> str:
-    """Our name of a reference weight: `gru.0.weight_ih` for `gru.weight_ih_l0`, and so on."""
-    if name.startswith("gru."):
-        kind, _, layer = name.removeprefix("gru.").rpartition("_l")
-        return f"gru.{layer}.{kind}"
-    for theirs, ours in (
-        ("conv.0.", "conv."),
-        ("attention.energy.0.", "attention.project."),
-        ("attention.energy.2.", "attention.score."),
-    ):
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name

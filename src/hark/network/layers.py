@@ -88,9 +88,9 @@ class Conv2d(StreamingModule):
         frames, state = self.window.step(x, state)
         if not frames.shape[-1]:
             return x.new_zeros(x.shape[0], self.weight.shape[0], self.out_bins, 0), state
-        return self.convolve(frames), state
+        return self.windows(frames), state
 
-    def convolve(self, frames: Tensor) -> Tensor:
+    def windows(self, frames: Tensor) -> Tensor:
         """All windows of `frames (batch, inputs, bins, frames)`."""
         return functional.conv2d(frames, self.weight, self.bias, self.stride)
 
@@ -110,7 +110,7 @@ class DepthwiseConv2d(Conv2d):
         """Channels that come in, and out."""
         return self.weight.shape[0]
 
-    def convolve(self, frames: Tensor) -> Tensor:
+    def windows(self, frames: Tensor) -> Tensor:
         """All windows of `frames (batch, channels, bins, frames)`."""
         return functional.conv2d(frames, self.weight, self.bias, self.stride, groups=self.inputs)
 
@@ -143,9 +143,9 @@ class MeanPooling(StreamingModule):
         frames, state = self.window.step(x, state)
         if not frames.shape[-1]:
             return x.new_zeros(x.shape[0], self.channels, self.out_bins, 0), state
-        return self.pool(frames), state
+        return self.windows(frames), state
 
-    def pool(self, frames: Tensor) -> Tensor:
+    def windows(self, frames: Tensor) -> Tensor:
         """The means of all windows of `frames (batch, channels, bins, frames)`."""
         return functional.avg_pool2d(frames, self.kernel, self.stride)
 

@@ -6,12 +6,14 @@ row-wise pruning) on our weights, and to check our cells and counters against an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from hark.errors import ModelError
-from hark.network.crnn import Crnn, our_name
+from hark.errors import ConfigError, ModelError, ModelFileError
+from hark.network.crnn import Crnn, CrnnConfig
 
 REFERENCE = {"pooling": (1, 1), "convolution": "full", "rank": None, "cell": "gru", "attention": "additive"}
 """The layers that the reference's network is made of, as `CrnnConfig` names them."""
@@ -65,3 +67,50 @@ class ReferenceCrnn(nn.Module):
         hidden, _ = self.gru(maps)
         logits: Tensor = self.classifier(self.attention(hidden))
         return logits
+
+
+def from_reference(weights: Mapping[str, Tensor]) -> Crnn:
+    """A network from a state dict in the reference's own layout (`conv.0.weight`, `gru.weight_ih_l0`, …).
+
+    All sizes but the stride follow from the weights; the stride is 8 frames, or 6 for the one-layer student,
+    as the report has it.
+
+    Raises:
+        ModelFileError: the names or shapes are not those of this network.
+    """
+    layers = sum(name.startswith("gru.weight_ih_l") for name in weights)
+    try:
+        channels, _, *kernel = weights["conv.0.weight"].shape
+        hidden = tuple(weights[f"gru.weight_hh_l{index}"].shape[1] for index in range(layers))
+        config = CrnnConfig(
+            channels=channels,
+            kernel=(kernel[0], kernel[1]),
+            stride=(2, 8 if layers > 1 else 6),
+            hidden=hidden,
+            attention_units=weights["attention.energy.0.weight"].shape[0],
+            classes=weights["classifier.weight"].shape[0],
+        )
+        with torch.device("meta"):  # nothing of the size that one tensor claims is made before the others fit it
+            network = Crnn(config)
+        network.load_state_dict({our_name(name): tensor for name, tensor in weights.items()}, assign=True)
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelFileError(
+            f"not the reference's CRNN ({reason}); expected conv.0.*, gru.*_l0, attention.energy.*, classifier.*"
+        ) from error
+    return network
+
+
+def our_name(name: str) -> str:
+    """Our name of a reference weight: `gru.0.weight_ih` for `gru.weight_ih_l0`, and so on."""
+    if name.startswith("gru."):
+        kind, _, layer = name.removeprefix("gru.").rpartition("_l")
+        return f"gru.{layer}.{kind}"
+    for theirs, ours in (
+        ("conv.0.", "conv."),
+        ("attention.energy.0.", "attention.project."),
+        ("attention.energy.2.", "attention.score."),
+    ):
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name

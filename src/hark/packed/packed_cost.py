@@ -25,7 +25,6 @@ from hark.packed.packed_layers import (
     Attention,
     Convolution,
     DepthwiseConvolution,
-    FastGrnn,
     FloatMatrix,
     Frame,
     Layer,
@@ -51,6 +50,8 @@ class LayerCost:
     macs: int
     parameters: int
     bytes: int
+    lead_steps: float = 0.0
+    """What it works in a clip beyond the steps, where windows behind it must fill first: in steps."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class Cost:
     def per_clip(self, convention: Literal["thop", "macs"]) -> int:
         """Network operations for a one-second clip with one decision at its end; no front end, no affine."""
         times = {"step": self.steps_per_clip, "decision": 1, "frame": 0}
-        return sum(getattr(layer, convention) * times[layer.rhythm] for layer in self.layers)
+        return sum(
+            round(getattr(layer, convention) * (times[layer.rhythm] + layer.lead_steps)) for layer in self.layers
+        )
 
     def per_second(self, convention: Literal["thop", "macs"]) -> float:
         """Network operations per second of stream with a decision at each step."""
@@ -128,7 +131,12 @@ def cost_of_packed(model: PackedModel, *, state_bytes: int) -> Cost:
 
 
 def _steps_per_clip(model: PackedModel) -> int:
-    """Steps of a one-second clip; pooling over a cell's steps looks back over them, as attention does."""
+    """Steps of a one-second clip."""
+    return list(_outputs_per_clip(model))[-1]
+
+
+def _outputs_per_clip(model: PackedModel) -> Iterator[int]:
+    """Of each layer in a one-second clip; pooling over a cell's steps looks back over them, as attention does."""
     steps = round(model.front_end.frame_rate)
     is_behind_a_cell = False
     for layer in model.layers:
@@ -136,7 +144,7 @@ def _steps_per_clip(model: PackedModel) -> int:
         size, hop = frames_of(layer)
         if not (is_behind_a_cell and hop == 1):
             steps = (steps - size) // hop + 1
-    return steps
+        yield steps
 
 
 def log_mel_macs(config: LogMelConfig, *, bank: int) -> int:
@@ -151,14 +159,17 @@ def _layers(model: PackedModel) -> Iterator[LayerCost]:
     bank = int(np.count_nonzero(front_end_constants(model.front_end).bands))
     yield LayerCost("features", "frame", 0, log_mel_macs(model.front_end, bank=bank), 0, 0)
     last = max((index for index, layer in enumerate(model.layers) if _remembers(layer)), default=-1)
-    times = model.step_frames
-    for index, (layer, frame) in enumerate(zip(model.layers, model.frames, strict=True)):
+    times, steps = model.step_frames, _steps_per_clip(model)
+    layers = zip(model.layers, model.frames, _outputs_per_clip(model), strict=True)
+    for index, (layer, frame, outputs) in enumerate(layers):
         if isinstance(layer, Windowed):
             times //= layer.stride[1]
         rhythm: Rhythm = "step" if index <= last else "decision"
         for line in _lines(layer, frame, rhythm):
             often = 1 if line.rhythm == "frame" else times
-            yield replace(line, name=f"{index}.{line.name}", thop=often * line.thop, macs=often * line.macs)
+            lead = outputs / times - steps if line.rhythm == "step" else 0.0
+            line = replace(line, thop=often * line.thop, macs=often * line.macs, lead_steps=lead)
+            yield replace(line, name=f"{index}.{line.name}")
 
 
 def _remembers(layer: Layer) -> bool:
@@ -195,12 +206,11 @@ def _name(layer: Layer | RecurrentCell) -> str:
 def _cell_line(layer: RecurrentCell, rhythm: Rhythm) -> LayerCost:
     inner = [_line("", rhythm, matrix) for matrix in (layer.from_input, layer.from_state)]
     products = sum(line.macs for line in inner)
-    mixing = (3 if isinstance(layer, FastGrnn) else 4) * layer.units
-    second_bias = layer.units if isinstance(layer, FastGrnn) else 0
     return LayerCost(
         name=_name(layer),
         rhythm=rhythm,
-        thop=products + 3 * layer.gates * layer.units + second_bias + mixing,
+        # FastGRNN has a second bias where the others have a product with a gate.
+        thop=products + 3 * layer.gates * layer.units + 4 * layer.units,
         macs=products,
         parameters=sum(line.parameters for line in inner) + layer.bias.size,
         bytes=sum(line.bytes for line in inner) + layer.bias.nbytes,

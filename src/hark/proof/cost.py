@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -26,13 +27,18 @@ def cost_of(model: Spotter) -> Cost:
     frame_ms = 1000 / front_end.frame_rate
     return Cost(
         layers=tuple(_layers(model)),
-        steps_per_clip=(round(front_end.frame_rate) - network.seen_frames) // network.step_frames + 1,
+        steps_per_clip=_steps_per_clip(model),
         steps_per_second=front_end.frame_rate / network.step_frames,
         frames_per_second=front_end.frame_rate,
         state_bytes=state_bytes(model.initial_state()),
         first_decision_ms=network.first_step_frames * frame_ms,
         latency_ms=network.step_frames * frame_ms,
     )
+
+
+def _steps_per_clip(model: Spotter) -> int:
+    network = model.config.network
+    return (round(model.config.features.frame_rate) - network.seen_frames) // network.step_frames + 1
 
 
 def _layers(model: Spotter) -> Iterator[LayerCost]:
@@ -46,9 +52,7 @@ def _layers(model: Spotter) -> Iterator[LayerCost]:
             case MeanPooling():
                 yield _layer(name, "step", module, thop=0, macs=0)
             case Conv2d():
-                products, places = module.weight.numel(), module.out_bins * _times(model, module)
-                with_bias = products + module.weight.shape[0]
-                yield _layer(name, "step", module, thop=places * with_bias, macs=places * products)
+                yield _convolution(name, module, model)
             case RecurrentLayer():
                 yield _recurrent(name, module)
             case Attention() | QueryAttention():
@@ -61,10 +65,17 @@ def _layers(model: Spotter) -> Iterator[LayerCost]:
                 yield _layer(name, rhythm, module, thop=products, macs=products)
 
 
-def _times(model: Spotter, layer: Conv2d) -> int:
-    """How often a convolution works for a step: over frequency alone, for each frame that one over time gets."""
-    depthwise = model.network.depthwise
-    return depthwise.window.hop if depthwise is not None and layer is not depthwise else 1
+def _convolution(name: str, layer: Conv2d, model: Spotter) -> LayerCost:
+    products, depthwise = layer.weight.numel(), model.network.depthwise
+    # One over frequency alone works for each frame that the one over time behind it gets.
+    times = 1 if depthwise is None or layer is depthwise else depthwise.window.hop
+    places = layer.out_bins * times
+    with_bias = products + layer.weight.shape[0]
+    line = _layer(name, "step", layer, thop=places * with_bias, macs=places * products)
+    if times == 1:
+        return line
+    frames = round(model.config.features.frame_rate) // model.config.network.pooling[1]
+    return replace(line, lead_steps=frames / times - _steps_per_clip(model))
 
 
 def _recurrent(name: str, layer: RecurrentLayer) -> LayerCost:

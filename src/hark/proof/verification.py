@@ -24,7 +24,7 @@ from hark.proof.laws import law_checks
 from hark.proof.packed_verification import HOUR_S, REFERENCE_S, packed_checks
 from hark.runtime import Model
 from hark.shipping.torch_runner import TorchRunner
-from hark.shrinking.integer_quantization import IntegerCrnn
+from hark.shrinking.integer_network import IntegerCrnn
 
 TORCH_S = 20.0
 

@@ -13,6 +13,7 @@ from hark.learning.training import TrainingConfig
 from hark.network.crnn import PUBLISHED, CrnnConfig
 from hark.packed.front_end_settings import LogMelConfig
 from hark.shrinking.pruning import PruningConfig
+from hark.shrinking.quantization import Scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ class QuantizeStage(Stage):
     model: str
     method: Literal["integers", "rows", "dynamic"] = "integers"
     bits: int = 8
-    scales: Literal["row", "matrix"] = "row"
+    scales: Scales = "row"
     """Of integers: a scale for each row of weights, or one for a whole matrix, which makes a smaller file."""
 
     def __post_init__(self) -> None:
@@ -125,7 +126,7 @@ class QuantizeAwareStage(Stage):
     kind: Literal["quantize-aware"] = "quantize-aware"
     model: str
     bits: int = 8
-    scales: Literal["row", "matrix"] = "row"
+    scales: Scales = "row"
     """A scale for each row of weights, or one for a whole matrix, which makes a smaller file."""
     teachers: tuple[str, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)

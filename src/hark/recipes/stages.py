@@ -17,7 +17,7 @@ import torch
 
 from hark.errors import DiskFull, RunError, UnsavedWork, UsageError
 from hark.judging.metrics import one_minus_auc
-from hark.learning.dataset import Dataset, Task, clip_scores
+from hark.learning.dataset import SENTENCES, Dataset, Task, clip_scores
 from hark.learning.devices import ANY_MACHINE, Machine
 from hark.learning.distillation import Distillation
 from hark.learning.failures import failures_told
@@ -242,11 +242,13 @@ def describe(task: Task) -> dict[str, Any]:
         "testing": task.testing,
     }
     clips = {clip for part in parts.values() for clip in part.clips}  # where all train, some come twice
+    words = [clip for clip in clips if clip.label != SENTENCES]
     return {
         "keyword": task.keyword,
         "clips": len(clips),
-        "positives": sum(clip.label == task.keyword for clip in clips),
-        "speakers": len({clip.speaker for clip in clips}),
+        "positives": sum(clip.label == task.keyword for clip in words),
+        "sentences": len(clips) - len(words),
+        "speakers": len({clip.speaker for clip in words}),
         "names_speakers": task.names_speakers,
         "clip_s": task.clip_s,
         "split": task.split,

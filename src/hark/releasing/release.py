@@ -118,8 +118,10 @@ def _words_alone(task: Task) -> Task:
 
 def _data(run: Run, credits: tuple[Credit, ...]) -> Data:
     task = run.read_json("task.json")
+    words = task["clips"] - task["sentences"]
     names = ("digest", "positives", "speakers", "names_speakers", "clip_s")
-    return Data(credits=credits, clips=task["training"], **{name: task[name] for name in names})
+    sentences = task["training"] - words  # those that judge are counted, too, where both halves are cut
+    return Data(credits=credits, words=words, sentences=sentences, **{name: task[name] for name in names})
 
 
 def _alarms(wanted_per_hour: float, words: Listened, life: tuple[Listened, ...]) -> Alarms:

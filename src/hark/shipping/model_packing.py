@@ -21,15 +21,8 @@ from hark.packed.packed_layers import Affine, FloatMatrix, IntegerMatrix, Layer,
 from hark.packed.packed_model import PackedModel
 from hark.shrinking.integer_cells import IntegerCell
 from hark.shrinking.integer_grids import bias_on_grid, bias_shift
-from hark.shrinking.integer_quantization import (
-    LOGIT_BITS,
-    IntegerCrnn,
-    affine_numbers,
-    level_size,
-    levels_of,
-    multipliers_of,
-    quantizer_of,
-)
+from hark.shrinking.integer_network import LOGIT_BITS, IntegerCrnn
+from hark.shrinking.integer_quantization import affine_numbers, level_size, levels_of, multipliers_of, quantizer_of
 from hark.shrinking.quantization import is_quantized
 
 CELLS: dict[type[cells.RecurrentLayer], type[packed_layers.RecurrentCell]] = {

@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hark import __version__
 from hark.errors import ConfigError, ModelError, UsageError, VerificationError
 from hark.files import write_atomically
+from hark.network.attention import WindowAttention
 from hark.network.features import FLOOR, LogMelConfig, hann_window
 from hark.network.spotter import Spotter
 from hark.network.streaming import State, flatten, leaf, substate, unflatten
 from hark.shipping.onnx_runner import PREFIX, TOLERANCE, Input, OnnxGraph
-from hark.shrinking.integer_quantization import IntegerCrnn
+from hark.shrinking.integer_network import IntegerCrnn
 
 OPSET = 20
 MOST_STEPS = 64
@@ -59,10 +59,11 @@ class Lockstep(nn.Module):
         self.model = model
         self.steps = steps
         self.takes = takes
-        window = model.network.conv.window
-        self.lag_frames = -window.size % window.hop
-        self.empty_steps = (window.size + self.lag_frames) // window.hop - 1
-        self.chunk_frames = steps * window.hop
+        network = model.config.network
+        self.lag_frames = -network.seen_frames % network.step_frames
+        self.past_frames = network.seen_frames + self.lag_frames - network.step_frames
+        self.empty_steps = self.past_frames // network.step_frames
+        self.chunk_frames = steps * network.step_frames
         cosines, sines = windowed_dft(model.config.features)
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
@@ -75,17 +76,21 @@ class Lockstep(nn.Module):
             return (1, self.chunk_frames * config.hop_length)
         return (1, config.n_mels, self.chunk_frames)
 
+    @property
+    def lag_samples(self) -> int:
+        """The newest sound, which waits for the next chunk."""
+        return self.lag_frames * self.model.config.features.hop_length
+
     def initial_state(self) -> State:
         """All zero: what is not yet filled is known from `steps`, the number of those made."""
         config, network = self.model.config.features, self.model.network
-        past_frames = self.empty_steps * network.conv.window.hop
-        attention = {name: torch.zeros_like(t) for name, t in flatten(network.attention.initial_state()).items()}
         state: State = {
             "steps": torch.zeros(1, dtype=torch.int64),
-            "conv": {"past": torch.zeros(1, config.n_mels, past_frames)},
+            "conv": {"past": torch.zeros(1, config.n_mels, self.past_frames)},
             "gru": network.gru.initial_state(),
-            "attention": {**attention},
         }
+        if network.attention is not None:
+            state["attention"] = _zeros_like(network.attention.initial_state())
         if self.takes == "waveform":
             state["samples"] = {"past": torch.zeros(1, config.n_fft - config.hop_length)}
         return state
@@ -98,17 +103,16 @@ class Lockstep(nn.Module):
         maps, after["conv"] = self._convolve(self.model.normalize(chunk), substate(state, "conv"))
 
         network = self.model.network
-        gru, attention = substate(state, "gru"), self._filled(state)
+        inner: State = {"gru": substate(state, "gru"), "attention": self._filled(state)}
         logits, valid = [], []
         for index in range(self.steps):
-            heard = leaf(state, "steps") + index >= self.empty_steps
-            hidden, gru_after = network.gru.step(maps[..., index : index + 1], gru)
-            context, attention_after = network.attention.step(hidden, attention)
-            gru, attention = _where(heard, gru_after, gru), _where(heard, attention_after, attention)
+            made = leaf(state, "steps") + index - self.empty_steps
+            hidden, gru = network.gru.step(maps[..., index : index + 1], substate(inner, "gru"))
+            context, attention = self._attend(hidden, substate(inner, "attention"))
+            inner = _where(made >= 0, {"gru": gru, "attention": attention}, inner)
             logits.append(network.classifier(context))
-            valid.append(heard)
-        after |= {"gru": gru, "attention": attention}
-        return torch.cat(logits, dim=-1), torch.cat(valid), after
+            valid.append(made >= self._waited_steps)
+        return torch.cat(logits, dim=-1), torch.cat(valid), {**inner, **after}
 
     def forward(self, chunk: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """As `step`, with the state as a row of tensors."""
@@ -126,16 +130,37 @@ class Lockstep(nn.Module):
         return power.clamp(min=FLOOR).log().transpose(1, 2), {"past": samples[..., chunk.shape[-1] :]}
 
     def _convolve(self, log_mels: Tensor, state: State) -> tuple[Tensor, State]:
-        conv = self.model.network.conv
+        network = self.model.network
         frames = torch.cat((leaf(state, "past"), log_mels), dim=-1)
-        whole = frames[..., : frames.shape[-1] - self.lag_frames]
-        maps = functional.conv2d(whole[:, None], conv.weight, conv.bias, conv.stride)
-        return maps.flatten(1, 2), {"past": frames[..., self.chunk_frames :]}
+        maps = frames[..., : frames.shape[-1] - self.lag_frames].unsqueeze(1)
+        for _, layer in network.front():
+            maps = layer.windows(maps)
+        values = maps.flatten(1, 2) if network.reduce is None else network.reduce(maps.flatten(1, 2))
+        return values, {"past": frames[..., self.chunk_frames :]}
+
+    @property
+    def _waited_steps(self) -> int:
+        """Of those made, the first ones that a mean over a window has no output for."""
+        config = self.model.config.network
+        return (config.first_step_frames - config.seen_frames) // config.step_frames
+
+    def _attend(self, hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        match self.model.network.attention:
+            case None:
+                return hidden, state
+            case WindowAttention() as attention:
+                return attention.step(hidden, state)
+            case mean:
+                steps = torch.cat((leaf(state, "past"), hidden.unsqueeze(1)), dim=-1)
+                return mean.windows(steps).squeeze(1), {**state, "past": steps[..., 1:]}
 
     def _filled(self, state: State) -> State:
         """The state of attention, slots that were not yet filled weighing nothing."""
+        network = self.model.network
+        if not isinstance(network.attention, WindowAttention):
+            return substate(state, "attention") if network.attention is not None else {}
         attention = substate(state, "attention")
-        slots = self.model.network.attention.window - 1
+        slots = network.attention.window - 1
         filled = leaf(state, "steps") - self.empty_steps
         is_filled = torch.arange(slots) >= slots - filled
         # Not -inf, which some runtimes turn into NaN: this weighs nothing in float32 either.
@@ -153,6 +178,10 @@ def windowed_dft(config: LogMelConfig) -> tuple[Tensor, Tensor]:
     angle = 2 * torch.pi * (samples * bins % config.n_fft) / config.n_fft
     window = hann_window(config)[:, None]
     return (window * torch.cos(angle)).float(), (window * torch.sin(angle)).float()
+
+
+def _zeros_like(state: State) -> State:
+    return unflatten({name: torch.zeros_like(tensor) for name, tensor in flatten(state).items()}, state)
 
 
 def _where(condition: Tensor, new: State, old: State) -> State:
@@ -228,7 +257,6 @@ def to_graph(lockstep: Lockstep) -> bytes:
 
 def _metadata(lockstep: Lockstep) -> dict[str, str]:
     config = lockstep.model.config
-    lag_samples = lockstep.lag_frames * config.features.hop_length
     facts = {
         "labels": config.labels,
         "takes": lockstep.takes,
@@ -236,7 +264,7 @@ def _metadata(lockstep: Lockstep) -> dict[str, str]:
         "chunk_shape": lockstep.chunk_shape,
         "step_samples": lockstep.model.step_samples,
         "first_step_samples": lockstep.model.first_step_samples,
-        "output_lag_samples": lag_samples,
+        "output_lag_samples": lockstep.lag_samples,
         "state": {name: list(tensor.shape) for name, tensor in flatten(lockstep.initial_state()).items()},
         "initial_state": "zeros",
     }

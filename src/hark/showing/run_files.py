@@ -64,6 +64,7 @@ class LayerCosts:
     macs: float
     parameters: int
     bytes: int
+    lead_steps: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

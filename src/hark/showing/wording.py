@@ -18,7 +18,6 @@ SPLITS = {
     "official": ", the corpus's official split",
     "random": ", random by clip, so that speakers are on both sides",
     "manifest": ", the manifest's own split",
-    "whole": " on nothing: all clips train",
 }
 
 
@@ -58,7 +57,8 @@ def _no_result(study: Study) -> Iterator[str]:
 
 
 def _task_in_words(study: Study) -> Iterator[str]:
-    task = next((result.task for result in study.results if result.task), None)
+    tasks = [result.task for result in study.results if result.task]
+    task = next((task for task in tasks if task.get("split") != "whole"), None)
     if task is None:
         return
     folds = f"{len(study.folds)} folds" if len(study.folds) > 1 else "one fold"

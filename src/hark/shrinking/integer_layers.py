@@ -40,7 +40,7 @@ class IntegerConv2d(Conv2d):
         """As the float layer's."""
         return super().step(features_on_grid(x, self.in_bits), state)
 
-    def convolve(self, frames: Tensor) -> Tensor:
+    def windows(self, frames: Tensor) -> Tensor:
         """All windows of `frames`."""
         weight, bias = self.weight.detach(), self.bias.detach()
         sums = functional.conv2d(frames.detach().double(), weight.double(), None, self.stride)
@@ -48,7 +48,7 @@ class IntegerConv2d(Conv2d):
         if not torch.is_grad_enabled():
             return exact
         # The gradient is that of the float layer, whose convolution is several times as fast as one in float64.
-        return straight_through(within(super().convolve(frames), self.out_bits), exact)
+        return straight_through(within(super().windows(frames), self.out_bits), exact)
 
 
 class IntegerDepthwiseConv2d(DepthwiseConv2d):
@@ -57,7 +57,7 @@ class IntegerDepthwiseConv2d(DepthwiseConv2d):
     in_bits = 12
     out_bits = 12
 
-    def convolve(self, frames: Tensor) -> Tensor:
+    def windows(self, frames: Tensor) -> Tensor:
         """All windows of `frames`."""
         weight = self.weight.double()
         sums = functional.conv2d(frames.double(), weight, None, self.stride, groups=len(weight))
@@ -73,7 +73,7 @@ class IntegerMeanPooling(MeanPooling):
         """As the float layer's."""
         return super().step(features_on_grid(x, self.bits), state)
 
-    def pool(self, frames: Tensor) -> Tensor:
+    def windows(self, frames: Tensor) -> Tensor:
         """The means of all windows of `frames`."""
         count = self.kernel[0] * self.kernel[1]
         sums = functional.avg_pool2d(frames.double(), self.kernel, self.stride, divisor_override=1)

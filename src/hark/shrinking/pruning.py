@@ -1,8 +1,8 @@
 """Structured pruning by unit: what is removed is gone everywhere, and the tensors are rebuilt smaller.
 
 A GRU unit is one index in all three gates of W_ih, W_hh and the biases, one column of W_hh, and one column of
-whatever reads it. Ranking rows of the stacked gates instead removes different units in r, z and n and leaves a
-crippled network: `zero_rows` does so, to show the damage.
+whatever reads it; cells of fewer gates are no different. Ranking rows of the stacked gates instead removes
+different units in r, z and n and leaves a crippled network: `zero_rows` does so, to show the damage.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch.nn import functional
 from torch.nn.utils import prune as torch_prune
 
 from hark.errors import ConfigError, ModelError
+from hark.network.attention import Attention, QueryAttention
+from hark.network.cells import RecurrentLayer
 from hark.network.crnn import Crnn
 from hark.network.reference import ReferenceCrnn
 from hark.network.spotter import Spotter, two_logits, with_network
@@ -41,7 +43,7 @@ class PruningConfig:
 
 @dataclass(frozen=True)
 class Units:
-    """Which units stay: channels of the convolution, units of each GRU layer, units of attention."""
+    """Which units stay: channels of the convolution, units of each recurrent layer and of additive attention."""
 
     conv: Tensor
     gru: tuple[Tensor, ...]
@@ -76,11 +78,16 @@ def prune(model: Spotter, config: PruningConfig, *, loss: Loss | None = None) ->
 
     Raises:
         ModelError: the model is quantised.
-        ConfigError: the importance is "loss" and there is none to measure.
+        ConfigError: the importance is "loss" and there is none to measure, or attention has no units to remove.
     """
     if is_quantized(model):
         raise ModelError("a quantised model cannot be pruned; prune the float model, then quantise")
     everything = all_units(model.network)
+    if config.attention and not len(everything.attention):
+        raise ConfigError(
+            f"prune: attention is {config.attention}, expected 0: the network's attention is "
+            f"{model.network.config.attention!r}, which has no units"
+        )
     stay = everything
     for name, units in everything.groups():
         share = getattr(config, name.partition(".")[0])
@@ -93,11 +100,11 @@ def prune(model: Spotter, config: PruningConfig, *, loss: Loss | None = None) ->
 
 def all_units(network: Crnn) -> Units:
     """Every unit of a network."""
-    config = network.config
+    config, attention = network.config, network.attention
     return Units(
         conv=torch.arange(config.channels),
         gru=tuple(torch.arange(hidden) for hidden in config.hidden),
-        attention=torch.arange(len(network.attention.project.bias)),
+        attention=torch.arange(len(attention.project.bias) if isinstance(attention, Attention) else 0),
     )
 
 
@@ -109,37 +116,47 @@ def keep(network: Crnn, units: Units) -> Crnn:
             network.config,
             channels=len(units.conv),
             hidden=tuple(len(layer) for layer in units.gru),
-            attention_units=len(units.attention),
+            attention_units=len(units.attention) or None,
             attention_window=network.config.window,
         )
     )
     small.to(network.conv.weight).train(network.training)
     weights = network.state_dict()
-    bins = network.conv.out_bins
-    read = (units.conv[:, None] * bins + torch.arange(bins)).flatten()
-    kept = {
-        "conv.weight": weights["conv.weight"][units.conv],
-        "conv.bias": weights["conv.bias"][units.conv],
-    }
-    for layer, stay in enumerate(units.gru):
-        rows = torch.cat([gate * network.config.hidden[layer] + stay for gate in range(3)])
-        kept |= {
-            f"gru.{layer}.weight_ih": weights[f"gru.{layer}.weight_ih"][rows][:, read],
-            f"gru.{layer}.weight_hh": weights[f"gru.{layer}.weight_hh"][rows][:, stay],
-            f"gru.{layer}.bias_ih": weights[f"gru.{layer}.bias_ih"][rows],
-            f"gru.{layer}.bias_hh": weights[f"gru.{layer}.bias_hh"][rows],
-        }
-        read = stay
-    kept |= {
-        "attention.project.weight": weights["attention.project.weight"][units.attention][:, read],
-        "attention.project.bias": weights["attention.project.bias"][units.attention],
-        "attention.score.weight": weights["attention.score.weight"][:, units.attention],
-        "attention.score.bias": weights["attention.score.bias"],
-        "classifier.weight": weights["classifier.weight"][:, read],
-        "classifier.bias": weights["classifier.bias"],
-    }
-    small.load_state_dict(kept)
+    for name, axis, stay in _cuts(network, units):
+        weights[name] = weights[name].index_select(axis, stay.to(weights[name].device))
+    small.load_state_dict(weights)
     return small
+
+
+def _cuts(network: Crnn, units: Units) -> Iterator[tuple[str, int, Tensor]]:
+    """What stays of which axis of each tensor: the rows that make a unit, and the columns that read it."""
+    for name, windowed in network.front():
+        yield from ((f"{name}.{weight}", 0, units.conv) for weight, _ in windowed.named_parameters())
+    bins = network.config.map_bins
+    read = (units.conv[:, None] * bins + torch.arange(bins)).flatten()
+    if network.reduce is not None:
+        yield "reduce.weight", 1, read
+        read = torch.arange(len(network.reduce.bias))
+    layers = ((name, layer) for name, layer in network.gru.layers() if isinstance(layer, RecurrentLayer))
+    for (name, layer), stay in zip(layers, units.gru, strict=True):
+        for weight, tensor in layer.named_parameters():
+            yield f"gru.{name}.{weight}", 0, _in_each_gate(stay, layer.hidden, len(tensor))
+        yield f"gru.{name}.weight_ih", 1, read
+        yield f"gru.{name}.weight_hh", 1, stay
+        read = stay
+    if isinstance(network.attention, Attention):
+        yield "attention.project.weight", 0, units.attention
+        yield "attention.project.bias", 0, units.attention
+        yield "attention.project.weight", 1, read
+        yield "attention.score.weight", 1, units.attention
+    if isinstance(network.attention, QueryAttention):
+        yield "attention.query", 1, read
+    yield "classifier.weight", 1, read
+
+
+def _in_each_gate(units: Tensor, count: int, rows: int) -> Tensor:
+    """The rows of the given ones of `count` units in all gates that are stacked."""
+    return torch.cat([first + units for first in range(0, rows, count)])
 
 
 def _importance(model: Spotter, everything: Units, name: str, config: PruningConfig, loss: Loss | None) -> Tensor:

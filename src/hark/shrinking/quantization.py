@@ -10,7 +10,7 @@ import copy
 import io
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from hark.errors import ConfigError, ModelError
 from hark.network.reference import ReferenceCrnn
 from hark.network.spotter import Spotter
 
+Scales: TypeAlias = Literal["row", "matrix"]
+"""What has a scale of its own: each row of a matrix, or the whole of it."""
 CLIPPINGS = torch.linspace(0.5, 1.0, 51)
 """Shares of the largest weight at which a scale may clip; the one of least squared error is taken."""
 

@@ -16,7 +16,7 @@ from safetensors.torch import save as to_safetensors
 
 from hark.confinement import Answer, Helper, HelperLost, HelperRefused, Limits, serve
 from hark.errors import ConfigError, ModelFileError
-from hark.network.crnn import from_reference
+from hark.network.reference import from_reference
 from hark.network.spotter import Spotter, SpotterConfig, with_network
 from hark.network.weights import LARGEST_HEADER_BYTES, read_weights
 from hark.storage.model_files import LARGEST_BYTES, foreign_format, head_of, in_brief

@@ -20,7 +20,7 @@ from hark.network.crnn import Crnn
 from hark.network.layers import Affine
 from hark.network.spotter import Spotter, SpotterConfig
 from hark.network.weights import check_header_length
-from hark.shrinking.integer_quantization import Calibration, IntegerCrnn
+from hark.shrinking.integer_network import Calibration, IntegerCrnn
 from hark.shrinking.quantization import (
     QuantizedWeight,
     quantized_weights,
