@@ -23,7 +23,7 @@ from hark.shipping.model_packing import pack
 from hark.shrinking.integer_quantization import calibrate, quantize_to_integers
 from hark.shrinking.pruning import prune
 
-DRAWS = 25
+DRAWS = 30
 
 
 def drawn(space: Space, seed: int) -> dict[str, Value]:
@@ -43,8 +43,7 @@ def candidates(space: Space, count: int) -> list[Candidate]:
     return found[:count]
 
 
-PLAIN = Space(convolution=("full",), rank=(0,), cell=("gru",), attention=("additive",), pruned_share=(0.3,))
-CANDIDATES = [*candidates(Space(), DRAWS), *candidates(PLAIN, 3)]
+CANDIDATES = candidates(Space(), DRAWS)
 
 
 def grown(candidate: Candidate) -> Spotter:

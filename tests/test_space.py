@@ -11,7 +11,6 @@ from optuna.samplers import RandomSampler
 from optuna.study import create_study
 
 from hark.errors import ConfigError
-from hark.exploring.candidate import Candidate
 from hark.exploring.space import Real, Space, Whole, load_space
 from hark.packed.front_end_settings import LogMelConfig
 from hark.recipes.kinds import DistillStage, PruneStage, QuantizeAwareStage
@@ -114,22 +113,10 @@ def test_a_candidate_s_last_stage_is_what_ships_and_the_only_one_judged() -> Non
 
 
 def test_a_pruned_candidate_loses_units_before_it_is_put_into_integers() -> None:
-    plain = {"convolution": ("full",), "rank": (0,), "cell": ("gru",), "attention": ("additive",)}
-    candidate = Space(**{**NARROW, **plain, "pruned_share": (0.3,)}).candidate({})
+    candidate = Space(**{**NARROW, "pruned_share": (0.3,)}).candidate({})
     stages = candidate.stages("small", ("base",))
     assert [type(stage) for stage in stages.values()] == [DistillStage, PruneStage, QuantizeAwareStage]
     assert stages["small"].inputs()[0] == "small-pruned"
-
-
-def test_what_cannot_be_pruned_is_not() -> None:
-    candidate = Space(**{**NARROW, "pruned_share": (0.3,)}).candidate({})
-    assert candidate.pruned_share == 0
-    with pytest.raises(ConfigError, match="only the reference's form is pruned"):
-        Candidate(**{**vars_of(candidate), "pruned_share": 0.3})
-
-
-def vars_of(candidate: Candidate) -> dict[str, Any]:
-    return {entry.name: getattr(candidate, entry.name) for entry in fields(candidate)}
 
 
 def test_a_search_begins_with_those_starts_that_are_in_the_space() -> None:

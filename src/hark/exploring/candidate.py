@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from hark.errors import ConfigError
 from hark.files import digest
 from hark.learning.distillation import DistillationConfig
 from hark.learning.training import TrainingConfig
@@ -35,12 +34,6 @@ class Candidate:
     fine_tuning: TrainingConfig
     """Of what is left after pruning, and in integers."""
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
-
-    def __post_init__(self) -> None:
-        if self.pruned_share and not can_be_pruned(self.network):
-            raise ConfigError(
-                f"pruned_share is {self.pruned_share}, expected 0: only the reference's form is pruned"
-            )
 
     @cached_property
     def digest(self) -> str:
@@ -77,7 +70,8 @@ class Candidate:
     @property
     def pruning(self) -> PruningConfig:
         """What is removed."""
-        return PruningConfig(gru=self.pruned_share, attention=self.pruned_share)
+        has_units = self.network.attention == "additive"
+        return PruningConfig(gru=self.pruned_share, attention=self.pruned_share if has_units else 0.0)
 
     def spotter(self, keyword: str, *, clip_s: float) -> SpotterConfig:
         """The untrained student, for a corpus of clips of this length."""
@@ -131,9 +125,3 @@ class Candidate:
             setting=setting,
         )
         return stages
-
-
-def can_be_pruned(network: CrnnConfig) -> bool:
-    """Whether units can be removed from a network: from the reference's form alone."""
-    form = network.convolution, network.rank, network.cell, network.attention
-    return form == ("full", None, "gru", "additive")

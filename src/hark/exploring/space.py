@@ -26,7 +26,7 @@ from optuna.distributions import (
 
 from hark.configuration import build, in_one_line, unknown_key
 from hark.errors import ConfigError
-from hark.exploring.candidate import Candidate, can_be_pruned
+from hark.exploring.candidate import Candidate
 from hark.files import digest, read_small
 from hark.learning.batching import Variation
 from hark.learning.distillation import DistillationConfig
@@ -104,7 +104,7 @@ class Space:
     hidden: Whole = Whole(4, 24)
     """Units of each recurrent layer."""
     pruned_share: tuple[float, ...] = (0.0, 0.3)
-    """Of the units, trained with and then removed (Li et al. 2017, arXiv 1608.08710); of the reference's form."""
+    """Of the units, trained with and then removed (Li et al. 2017, arXiv 1608.08710)."""
     attention: tuple[Literal["additive", "query", "mean", "last"], ...] = ("additive", "query", "mean", "last")
     """Shan et al. 2018, arXiv 1803.10916; a query vector; the mean of the steps; the last state alone."""
     classes: tuple[int, ...] = (2, 1)
@@ -202,7 +202,7 @@ class Space:
             front_end=front_end,
             normalization_bands=one["normalization_bands"],
             network=network,
-            pruned_share=one["pruned_share"] if can_be_pruned(network) else 0.0,
+            pruned_share=one["pruned_share"],
             bits=one["bits"],
             scales=one["scales"],
             training=training,

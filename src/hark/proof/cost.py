@@ -67,12 +67,13 @@ def _layers(model: Spotter) -> Iterator[LayerCost]:
 
 def _convolution(name: str, layer: Conv2d, model: Spotter) -> LayerCost:
     products, depthwise = layer.weight.numel(), model.network.depthwise
+    over_time = None if layer is depthwise else depthwise
     # One over frequency alone works for each frame that the one over time behind it gets.
-    times = 1 if depthwise is None or layer is depthwise else depthwise.window.hop
+    times = 1 if over_time is None else over_time.window.hop
     places = layer.out_bins * times
     with_bias = products + layer.weight.shape[0]
     line = _layer(name, "step", layer, thop=places * with_bias, macs=places * products)
-    if times == 1:
+    if over_time is None:
         return line
     frames = round(model.config.features.frame_rate) // model.config.network.pooling[1]
     return replace(line, lead_steps=frames / times - _steps_per_clip(model))
