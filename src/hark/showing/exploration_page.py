@@ -9,12 +9,11 @@ from typing import Any
 from hark.exploring.front import Found
 from hark.files import to_json, write_atomically
 from hark.record.runs import Run
+from hark.showing.confirmation import confirmations
 from hark.showing.exploration_words import caution, progress_in_words
 from hark.showing.report import render
-from hark.showing.results import Setting
 from hark.showing.study import Study, collect
 from hark.showing.terminal_front import TerminalFront
-from hark.showing.wording import count, mean_and_spread
 
 FRONT_FILE, PAGE = "front.json", "report.html"
 
@@ -48,14 +47,9 @@ class Showing:
 
     def summary(self, found: Found) -> list[str]:
         """The result, a line each."""
-        lines = [progress_in_words(found), caution(found)]
-        for setting in confirmed(study_of(self.out), found):
-            assert setting.costs is not None and setting.metric is not None
-            lines.append(
-                f"{setting.name}: {mean_and_spread(setting.metric)} e-5 on the test parts, "
-                f"{count(setting.costs.macs_per_clip)} MACs, {count(setting.costs.file_bytes)} bytes"
-            )
-        return [*lines, f"{self.out / PAGE}: open it in a browser; recipes are in {self.out / 'recipes'}"]
+        judged = [confirmation.in_words for confirmation in confirmations(study_of(self.out), found)]
+        page = f"{self.out / PAGE}: open it in a browser; recipes are in {self.out / 'recipes'}"
+        return [progress_in_words(found), caution(found), *judged, page]
 
 
 def study_of(out: Path) -> Study:
@@ -68,15 +62,8 @@ def _judged(out: Path) -> list[Path]:
     return sorted(file.parent for file in out.glob("fold-*/*/evaluation.json"))
 
 
-def confirmed(study: Study, found: Found) -> list[Setting]:
-    """The chosen ones, as far as they were made anew."""
-    by_name = {setting.name: setting for setting in study.judged}
-    return [by_name[name] for name in found.chosen if name in by_name]
-
-
 def as_dict(found: Found, study: Study) -> dict[str, Any]:
     """`front.json`."""
-    summary = study.summary()
     return {
         "keyword": found.keyword,
         "budget": found.budget,
@@ -88,5 +75,6 @@ def as_dict(found: Found, study: Study) -> dict[str, Any]:
         "base": {"quality": found.base if found.base_by_fold else None, "by_fold": list(found.base_by_fold)},
         "front": [tried.as_dict() for tried in found.front],
         "chosen": list(found.chosen),
-        "judged": summary["settings"],
+        "confirmed": [confirmation.as_dict() for confirmation in confirmations(study, found)],
+        "judged": study.summary()["settings"],
     }

@@ -15,8 +15,9 @@ from hark.errors import UsageError
 from hark.exploring.front import Found
 from hark.files import write_atomically
 from hark.record.runs import find_runs
-from hark.showing import reference_report, wording
-from hark.showing.exploration_words import COLUMNS, caution, progress_in_words, rows
+from hark.showing import confirmation, exploration_words, reference_report, wording
+from hark.showing.confirmation import confirmations
+from hark.showing.exploration_words import caution, progress_in_words, rows
 from hark.showing.proofs import proofs_of
 from hark.showing.reference_report import BAR, PRINTED, Printed
 from hark.showing.results import Result, Setting
@@ -72,7 +73,7 @@ def render(study: Study, *, found: Found | None = None) -> str:
         left_out=_left_out(study),
         chunk_frames=sorted({frames for row in study.chunk_differences.values() for frames in row}),
         titles=GROUP_TITLES,
-        search=_search(found) if found else None,
+        search=_search(found, study) if found else None,
         clouds=clouds,
         printed=PRINTED,
         printed_title=reference_report.TITLE,
@@ -152,12 +153,14 @@ def _streams_to_show(study: Study) -> Iterator[tuple[Setting, Result]]:
     yield from wanted or found[:1]
 
 
-def _search(found: Found) -> dict[str, Any]:
+def _search(found: Found, study: Study) -> dict[str, Any]:
     """What a search says of itself."""
     return {
         "progress": progress_in_words(found),
         "caution": caution(found),
-        "columns": COLUMNS,
+        "columns": exploration_words.COLUMNS,
+        "confirmed": confirmations(study, found),
+        "confirmed_columns": confirmation.COLUMNS,
         "rows": rows(found.front),
         "names": [tried.name for tried in found.front],
         "chosen": found.chosen,
