@@ -40,7 +40,7 @@ bench: $(INSTALLED) $(ENGINE) ## the slow tests, then every script in benchmarks
 	set -e; for script in benchmarks/bench_*.py; do $(BIN)/python "$$script"; done
 
 chaos: $(INSTALLED) ## the longer fault tests, Lightning and wandb under the same faults; writes docs/reliability.md
-	$(PIP) --editable ".[dev,chaos]"
+	$(PIP) --editable ".[dev,chaos,fuzz]" || $(PIP) --editable ".[dev,chaos]" # atheris has no build for some Pythons
 	$(BIN)/python benchmarks/chaos/run.py --jobs $(JOBS)
 
 reproduce: $(INSTALLED) ## the reference's whole report, with ours beside it, on real speech (hours); DATA=a folder per word

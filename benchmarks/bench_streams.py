@@ -96,8 +96,11 @@ class Bench:
         for name in COUNTED_QUICKLY if self.quick else COUNTED:
             if name not in failed:
                 show(f"instructions: {name}")
-                counted = self.programs.instructions(python_of(name), self.arguments(name))
-                found[name]["instructions_per_second"] = counted
+                try:
+                    counted = self.programs.instructions(python_of(name), self.arguments(name))
+                    found[name]["instructions_per_second"] = counted
+                except subprocess.SubprocessError as error:  # its time is measured all the same
+                    show(f"not counted: {reason(error)}")
         return found
 
     def arguments(self, name: str) -> list[str]:

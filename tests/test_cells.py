@@ -112,7 +112,7 @@ def test_no_state_leaves_one(cell: str) -> None:
 def test_a_state_keeps_its_precision_where_products_are_cast(cell: str) -> None:
     layer, x = seeded(lambda: CELLS[cell](3, 4)), noise(2, 3, 5).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, state = layer.step(x, layer.initial_state(2))
+        y, state = layer.step(x.bfloat16(), layer.initial_state(2))
         y.sum().backward()
     assert y.dtype == state["hidden"].dtype == torch.float32
     torch.testing.assert_close(y, layer(x), rtol=0, atol=0.05)

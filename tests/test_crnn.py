@@ -196,6 +196,10 @@ def test_states_are_named_by_module_paths() -> None:
         ({"convolution": "deep"}, "convolution is 'deep', expected full or separable"),
         ({"attention": "first"}, "attention is 'first', expected additive or query or mean or last"),
         ({"attention": "last", "attention_units": 4}, "attention_units is 4, expected none: attention is last"),
+        (
+            {"attention": "mean", "attention_window": 12},
+            "attention_window is 12, expected at most a clip's 11 steps",
+        ),
         ({"rank": 0}, "rank is 0, expected 1 to 4,096"),
         ({"dropout": 1.0}, "dropout is 1.0, expected 0 up to, not including, 1"),
     ],

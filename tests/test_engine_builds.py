@@ -49,7 +49,7 @@ EXACT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", *EXACT]
 ONE_LANE = ["-DHARK_LANES=1"]
 SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-SMALL = ["-Os", "-ffreestanding", "-DHARK_ROM_FRONT_END_ONLY", "-DHARK_MOST_LAYERS=8"]
+SMALL = ["-Os", "-ffreestanding", "-DHARK_ROM_FRONT_END_ONLY", "-DHARK_INT16_ONLY", "-DHARK_MOST_LAYERS=8"]
 CORTEX_M4 = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", *SMALL]
 
 
@@ -64,6 +64,7 @@ class Build:
 
 BUILDS = {
     "gcc, one lane, sanitizers": Build("gcc", [*SANITIZERS, *ONE_LANE]),
+    "gcc, int16 only, sanitizers": Build("gcc", [*SANITIZERS, *ONE_LANE, "-DHARK_INT16_ONLY"]),
     "clang": Build("clang", ["-O2"]),
     "Arm 64 bit": Build("aarch64-linux-gnu-gcc", ["-O2", "-static"], ["qemu-aarch64"]),
 }
@@ -244,16 +245,15 @@ def test_text_and_tables_for_a_cortex_m4_are_at_most_24_kilobytes(cortex_m4: Pat
 def test_the_stage_2_student_runs_in_6_kilobytes_on_a_cortex_m4(
     cortex_m4: Path, cortex_m4_outputs: list[list[str]]
 ) -> None:
-    """State, scratch and stack together; beside them the opened model takes less than one more."""
+    """State, scratch, stack and the opened model, all together."""
     stack = deepest_stack((cortex_m4 / "hark.ci").read_text(), "hark_step")
     lines = cortex_m4_outputs[models().index(stage_2("integer"))]
     sizes = {name: int(size) for name, size in (line.split() for line in lines[1:4])}
     assert stack > 100
     told = Model(packing.to_bytes(stage_2("integer"))).device_memory
     assert stack == pytest.approx(told.stack, abs=64), "another gcc may count some bytes more or less"
-    assert sizes["state"] + sizes["scratch"] + stack <= 6 * 1024
+    assert sizes["state"] + sizes["scratch"] + stack + sizes["model"] <= 6 * 1024
     assert 0 <= told.state + told.scratch - sizes["state"] - sizes["scratch"] <= 64
-    assert sizes["model"] <= 1024
 
 
 def deepest_stack(graph: str, function: str) -> int:

@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "chaos.json"
 PAGE = ROOT / "docs" / "reliability.md"
+PRICE, FUZZED = (RESULTS.with_name(f"{name}.jsonl") for name in ("reliability", "fuzz"))
 FAULTS: dict[str, str] = tomllib.loads((HERE / "faults.toml").read_text())
 
 
@@ -67,7 +68,8 @@ def run_tests(jobs: int) -> list[dict[str, Any]]:
 def page(results: dict[str, Any]) -> str:
     """The page's frame, its table filled in."""
     rows = [
-        [f"**{fault}** {title}", hark_cell(fault, results["tests"]), *peer_cells(fault, results["peers"])]
+        [f"**{fault}** {title}", hark_cell(fault, results["tests"])]
+        + [peer_cell(fault, tool, results["peers"]) for tool in results["versions"]]
         for fault, title in FAULTS.items()
     ]
     head = ["what happens", "hark"] + [f"plain {tool} {number}" for tool, number in results["versions"].items()]
@@ -79,6 +81,8 @@ def page(results: dict[str, Any]) -> str:
         .read_text()
         .format(
             table=table,
+            fuzzed=fuzzed(),
+            price=price(),
             date=results["date"],
             machine=f"{where['machine']}, {where['cpu_count']} cores, Python {where['python']}",
             commit=(where["commit"] or "unknown")[:7],
@@ -90,18 +94,54 @@ def hark_cell(fault: str, tests: Sequence[dict[str, Any]]) -> str:
     """What the tests of a fault have measured, and how many there were."""
     mine = [test for test in tests if fault in test["faults"]]
     count = {result: sum(test["result"] == result for test in mine) for result in ("passed", "failed", "skipped")}
-    verdict = f"✗ {count['failed']} tests fail" if count["failed"] else f"{count['passed']} tests hold"
+    if count["failed"]:
+        verdict = "✗ fails: " + ", ".join(name_of(test) for test in mine if test["result"] == "failed")
+    else:
+        verdict = f"{count['passed']} tests hold" if count["passed"] != 1 else "1 test holds"
     said = dict.fromkeys(outcome for test in mine for outcome in test["outcomes"])
     skipped = dict.fromkeys(f"not run here: {test['reason']}" for test in mine if test["result"] == "skipped")
     return "<br>".join([*(said or ["–"]), *skipped, f"({verdict})"])
 
 
-def peer_cells(fault: str, peers: Sequence[dict[str, str]]) -> list[str]:
-    """What became of each peer; a dash where it was not tried."""
-    return [
-        "<br>".join(peer["outcome"] for peer in peers if (peer["fault"], peer["tool"]) == (fault, tool)) or "–"
-        for tool in versions()
-    ]
+def name_of(test: dict[str, Any]) -> str:
+    """A test's name as a sentence."""
+    return str(test["test"]).rpartition("::")[2].removeprefix("test_").replace("_", " ")
+
+
+def peer_cell(fault: str, tool: str, peers: Sequence[dict[str, str]]) -> str:
+    """What became of a peer; a dash where it was not tried."""
+    return "<br>".join(peer["outcome"] for peer in peers if (peer["fault"], peer["tool"]) == (fault, tool)) or "–"
+
+
+def fuzzed() -> str:
+    """What benchmarks/fuzz.py has found in its last run of each parser."""
+    rows = {row["target"]: row for row in map(json.loads, FUZZED.read_text().splitlines())}.values()
+    executions, failures = sum(row["executions"] for row in rows), sum(bool(row["failure"]) for row in rows)
+    least_s = min(row["seconds"] for row in rows)
+    return (
+        f"Coverage-guided fuzzing ([fuzz.py](../benchmarks/fuzz.py)) has executed {executions:,} inputs of "
+        f"{len(rows)} parsers, at least {least_s} s for each: {failures} failures "
+        f"([results](../benchmarks/results/{FUZZED.name}))."
+    )
+
+
+def price() -> str:
+    """What benchmarks/bench_reliability.py has found in its last run."""
+    if not PRICE.exists():
+        return "Not measured yet: `python benchmarks/bench_reliability.py`."
+    row = json.loads(PRICE.read_text().splitlines()[-1])
+    reached, taken, goal = _percent(row["throughput"]), _percent(row["processor_time"]), 100 * row["goal"]
+    start_s, end_s = row["start_s"]["median"], row["end_s"]["median"]
+    return (
+        f"A training with all of it, mirrored to {' and '.join(row['trackers'])}, reaches {reached} of the bare "
+        f"loop's steps a second (the goal is {goal:.0f} %) and takes {taken} of its processor time. It begins "
+        f"{start_s:.2f} s later and ends {end_s:.2f} s after its last step. Medians of {len(row['pairs'])} pairs "
+        f"of runs that end with the same weights, byte for byte ([results](../benchmarks/results/{PRICE.name}))."
+    )
+
+
+def _percent(spread: dict[str, float]) -> str:
+    return "{median:.1f} % ({low:.1f} to {high:.1f})".format(**{name: 100 * x for name, x in spread.items()})
 
 
 if __name__ == "__main__":

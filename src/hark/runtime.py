@@ -147,11 +147,12 @@ class Model:
     @property
     def device_memory(self) -> DeviceMemory:
         """What one stream takes on a device of 32 bits without vectors, such as a Cortex-M4."""
-        device, layers = self._engine.describe_device(), packing.from_bytes(self.file).layers
+        device, packed = self._engine.describe_device(), packing.from_bytes(self.file)
+        kept_samples = -(-packed.front_end.n_fft // 4) * 4
         return DeviceMemory(
-            state=device["state_bytes"],
+            state=device["state_bytes"] - 2 * kept_samples,  # which are int16 there, and float32 here
             scratch=device["scratch_bytes"],
-            opened_model=OPENED_BYTES + LAYER_BYTES * len(layers),
+            opened_model=OPENED_BYTES + LAYER_BYTES * len(packed.layers),
         )
 
     def detector(self) -> Detector:

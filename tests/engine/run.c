@@ -90,7 +90,7 @@ static void run(const unsigned char *file, size_t bytes) {
   hark_describe(&model, &about);
   for (size_t done = 0; done < sizeof sound / sizeof *sound; done += CHUNK) {
     size_t left = sizeof sound / sizeof *sound - done;
-    hark_sound chunk = {sound + done, NULL, left < CHUNK ? left : CHUNK};
+    hark_sound chunk = {.int16 = sound + done, .count = left < CHUNK ? left : CHUNK};
     long steps = hark_step(&model, memory.bytes + state, memory.bytes + scratch, chunk, logits, NULL);
     for (long i = 0; i < steps * (long)about.classes; i++) put_bits(logits[i]);
   }

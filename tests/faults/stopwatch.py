@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 PRESSURE = [Path("/proc/pressure", of) for of in ("cpu", "io")]
 
 
-class Stopwatch:
-    """Counts from its making; `seconds` by the clock, `undisturbed_s` what it would have been on an idle machine.
+class Took(NamedTuple):
+    """Seconds by the clock, and those of them in which nobody on this machine had to wait.
 
-    Linux counts the time in which somebody had to wait for a processor or the disk; that much, and no more, may
-    be the machine's fault. Where the system does not count it, all of it may be.
+    Alone on the machine it would have taken at least the latter. Linux counts in which time somebody waits for a
+    processor or the disk; where the system does not, any of it may be the fault of others.
     """
+
+    seconds: float
+    undisturbed_s: float
+
+
+class Stopwatch:
+    """Counts from its making."""
 
     def __init__(self) -> None:
         self._begun, self._waited_s = time.monotonic(), _waited_s()
 
-    @property
-    def seconds(self) -> float:
-        """By the clock."""
-        return time.monotonic() - self._begun
-
-    @property
-    def undisturbed_s(self) -> float:
-        """Those in which nobody on this machine had to wait; alone on it, it takes at least as long."""
-        return max(0.0, self.seconds - (_waited_s() - self._waited_s))
+    def read(self) -> Took:
+        """What has passed."""
+        seconds, waited_s = time.monotonic() - self._begun, _waited_s() - self._waited_s
+        return Took(seconds, max(0.0, seconds - waited_s))
 
 
 def _waited_s() -> float:

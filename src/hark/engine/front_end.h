@@ -1,12 +1,30 @@
 /* The front end: sound to log-mel frames, HARK_LANES frames at once. front_end.py says the same in NumPy. */
 
+/* Samples as a stream keeps them. An int16 is worth x / 32768, which no float32 rounds. */
+#ifdef HARK_INT16_ONLY
+#if HARK_LANES > 1
+#error "HARK_INT16_ONLY is for builds without vectors: HARK_LANES=1"
+#endif
+typedef int16_t kept_sample;
+
+INLINE void load_samples(const kept_sample *const frames[1], size_t at, f32_lanes samples[4]) {
+  for (size_t k = 0; k < 4; k++) samples[k] = (float)frames[0][at + k] * (1.0f / 32768.0f);
+}
+#else
+typedef float kept_sample;
+
+INLINE void load_samples(const kept_sample *const frames[HARK_LANES], size_t at, f32_lanes samples[4]) {
+  load_columns(frames, at, samples);
+}
+#endif
+
 /* Windows frames and puts each pair of samples, as one complex number, where the first pass wants it.
  *
  * frames  where each frame begins; loaded in fours, so that two numbers behind its end may be read */
-static void load_frames(const hark_front_end *f, const float *const frames[HARK_LANES], f32_bin *bins) {
+static void load_frames(const hark_front_end *f, const kept_sample *const frames[HARK_LANES], f32_bin *bins) {
   for (size_t i = 0; i < f->n_fft; i += 4) {
     f32_lanes samples[4];
-    load_columns(frames, i, samples);
+    load_samples(frames, i, samples);
     for (size_t k = 0; k < 4 && i + k < f->n_fft; k += 2) {
       f32_bin *bin = &bins[f->place[(i + k) / 2]];
       bin->re = samples[k] * f->half_window[i + k];
@@ -59,7 +77,7 @@ static void log_mels(const hark_front_end *f, f32_bin *bins) {
 }
 
 /* The log-mels of frames that begin at `from`; each is written, in whole vectors, to where `to` says. */
-static void log_mel_frames(const hark_front_end *f, const float *const from[HARK_LANES], f32_bin *bins,
+static void log_mel_frames(const hark_front_end *f, const kept_sample *const from[HARK_LANES], f32_bin *bins,
                            float *const to[HARK_LANES]) {
   size_t size = f->n_fft / 2u, length = f->radices[0];
   const float *turns = f->turns;

@@ -17,7 +17,9 @@
  *
  * Switches, all for hark.c: HARK_LANES, numbers in a vector (1, 4, 8 or 16; by default what the target has);
  * HARK_ROM_FRONT_END_ONLY, no front end but the one compiled in, and no float64; HARK_NO_ROM_FRONT_END, the opposite;
- * HARK_STREAMS_AT_ONCE, 1 where there is one stream only; and for all that includes this file HARK_MOST_LAYERS. */
+ * HARK_STREAMS_AT_ONCE, 1 where there is one stream only. And for all that includes this file: HARK_MOST_LAYERS, and
+ * in a build without vectors HARK_INT16_ONLY, by which a stream takes no float32 and keeps its sound in half the
+ * room. */
 #ifndef HARK_H
 #define HARK_H
 
@@ -121,7 +123,9 @@ typedef struct {
  * that is not a number, infinite or beyond +-2^20 is taken for 0 and counted. */
 typedef struct {
   const int16_t *int16;
+#ifndef HARK_INT16_ONLY
   const float *float32;
+#endif
   size_t count;
 } hark_sound;
 

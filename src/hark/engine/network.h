@@ -38,7 +38,7 @@ static size_t layer_state_bytes(const hark_model *model, const hark_layer *layer
 static void lay_out(hark_model *model) {
   pieces state = {NULL, 0};
   size_t width = model->front_end.n_mels, sum_width = 0;
-  piece(&state, sizeof(sound_state) + kept_samples(&model->front_end) * sizeof(float));
+  piece(&state, sizeof(sound_state) + kept_samples(&model->front_end) * sizeof(kept_sample));
   for (int i = 0; i < model->layer_count; i++) {
     hark_layer *layer = &model->layers[i];
     lay_out_rows(layer);

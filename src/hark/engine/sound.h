@@ -4,18 +4,18 @@ enum { FRAMES_AT_ONCE = HARK_LANES > 1 ? 8 : 1 }; /* of a stream */
 
 /* The head of a stream's state; the layers' parts follow. */
 typedef struct {
-  uint32_t filled;   /* samples kept, the silence before the stream included */
-  uint32_t replaced; /* samples that were no numbers, up to 2^32 - 1 */
-  float samples[];   /* (kept_samples) */
+  uint32_t filled;       /* samples kept, the silence before the stream included */
+  uint32_t replaced;     /* samples that were no numbers, up to 2^32 - 1 */
+  kept_sample samples[]; /* (kept_samples) */
 } sound_state;
 
 static sound_state *sound_of(const void *state) { return (sound_state *)state; }
 
 /* Frames that wait until every lane has one, of whatever streams. */
 typedef struct {
-  f32_bin *bins; /* (n_fft / 2), and some that only complete a square */
-  float *sounds; /* (HARK_LANES, sound_pitch) the sound that they lie in, of one stream each */
-  const float *from[HARK_LANES];
+  f32_bin *bins;       /* (n_fft / 2), and some that only complete a square */
+  kept_sample *sounds; /* (HARK_LANES, sound_pitch) the sound that they lie in, of one stream each */
+  const kept_sample *from[HARK_LANES];
   float *to[HARK_LANES];
   size_t waiting, next_sound;
 } frame_queue;
@@ -49,11 +49,20 @@ static void flush_frames(const hark_front_end *f, frame_queue *q) {
   q->waiting = 0;
 }
 
-static void queue_frame(const hark_front_end *f, frame_queue *q, const float *from, float *to) {
+static void queue_frame(const hark_front_end *f, frame_queue *q, const kept_sample *from, float *to) {
   q->from[q->waiting] = from;
   q->to[q->waiting] = to;
   if (++q->waiting == HARK_LANES) flush_frames(f, q);
 }
+
+#ifdef HARK_INT16_ONLY
+
+static void take_samples(sound_state *state, hark_sound sound, size_t done, kept_sample *to, size_t count) {
+  (void)state;
+  memcpy(to, sound.int16 + done, count * sizeof *to);
+}
+
+#else
 
 static void samples_of_int16(const int16_t *from, float *to, size_t count) {
   const float unit = 1.0f / 32768.0f;
@@ -86,6 +95,8 @@ static void take_samples(sound_state *state, hark_sound sound, size_t done, floa
   }
 }
 
+#endif
+
 /* Keeps `count` more samples of a stream, no more than there is room for, until more frames fill the lanes. */
 static void keep(sound_state *state, hark_sound sound, size_t done, size_t count) {
   take_samples(state, sound, done, state->samples + state->filled, count);
@@ -97,7 +108,7 @@ static void hear(const hark_front_end *f, frame_queue *q, sound_state *state, ha
                  size_t count, float *frames) {
   size_t filled = state->filled + count, hop = f->hop_length;
   size_t completed = filled >= f->n_fft ? (filled - f->n_fft) / hop + 1 : 0;
-  float *samples = state->samples; /* must be free again before the next stream's turn */
+  kept_sample *samples = state->samples; /* must be free again before the next stream's turn */
   if (HARK_LANES > 1 && completed > 0) {
     if (q->waiting == 0) q->next_sound = 0; /* as long as it can be the same, it stays in the cache */
     samples = q->sounds + q->next_sound * sound_pitch(f);

@@ -115,7 +115,7 @@ class MinimalGruLayer(RecurrentLayer):
         weight, bias = self.weight_hh, functional.pad(self.bias_hh, (len(self.bias_hh), 0))
         states = []
         with _precision_of(hidden):
-            gates, candidates = functional.linear(x, self.weight_ih, self.bias_ih).chunk(2, dim=-1)
+            gates, candidates = functional.linear(x.to(hidden), self.weight_ih, self.bias_ih).chunk(2, dim=-1)
             for x_f, x_n in zip(gates.unbind(0), candidates.unbind(0), strict=True):
                 h_f, h_n = functional.linear(hidden, weight, bias).chunk(2, dim=-1)
                 gate = torch.sigmoid(x_f + h_f)
@@ -146,7 +146,7 @@ class FastGrnnLayer(RecurrentLayer):
         weight, (gate_bias, bias) = self.weight_hh.T, self.bias.chunk(2)
         ahead, states = gate_bias - bias, []
         with _precision_of(hidden):
-            for from_input in functional.linear(x, self.weight_ih, bias).unbind(0):
+            for from_input in functional.linear(x.to(hidden), self.weight_ih, bias).unbind(0):
                 sums = torch.addmm(from_input, hidden, weight)
                 hidden = torch.lerp(torch.tanh(sums), hidden, torch.sigmoid(sums + ahead))
                 states.append(hidden)

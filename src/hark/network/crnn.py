@@ -92,6 +92,11 @@ class CrnnConfig:
             faults.append(
                 f"kernel is {self.kernel}, expected at most {self.pooled_bins} bins (n_mels // pooling) high"
             )
+        if self.attention == "mean" and 1 <= self.steps_per_clip < self.window:
+            faults.append(
+                f"attention_window is {self.window}, expected at most a clip's {self.steps_per_clip} steps: "
+                "a mean comes when its window is full"
+            )
         if self.attention_units and self.attention != "additive":
             faults.append(
                 f"attention_units is {self.attention_units}, expected none: attention is {self.attention}"
@@ -125,9 +130,14 @@ class CrnnConfig:
         return self.seen_frames + waited * self.step_frames
 
     @property
+    def steps_per_clip(self) -> int:
+        """Steps of a clip."""
+        return (self.frames_per_clip - self.seen_frames) // self.step_frames + 1
+
+    @property
     def window(self) -> int:
         """Steps that attention looks back over: by default as many as a clip has."""
-        return self.attention_window or (self.frames_per_clip - self.seen_frames) // self.step_frames + 1
+        return self.attention_window or self.steps_per_clip
 
     @property
     def values_per_step(self) -> int:

@@ -84,8 +84,9 @@ _MODEL_H = Template("""\
 
 $numbers
 
-/* Switches of the engine: one stream, no vectors, no front end but the one in engine/tables.h. */
+/* Switches of the engine: one stream of int16, no vectors, no front end but the one in engine/tables.h. */
 #define HARK_LANES 1
+#define HARK_INT16_ONLY
 #define HARK_STREAMS_AT_ONCE 1
 #define HARK_ROM_FRONT_END_ONLY
 #define HARK_MOST_LAYERS $layers

@@ -90,7 +90,10 @@ class Lockstep(nn.Module):
             "gru": network.gru.initial_state(),
         }
         if network.attention is not None:
-            state["attention"] = _zeros_like(network.attention.initial_state())
+            attention = network.attention.initial_state()
+            state["attention"] = {
+                name: torch.zeros_like(leaf(attention, name)) for name in attention if name != "filled"
+            }
         if self.takes == "waveform":
             state["samples"] = {"past": torch.zeros(1, config.n_fft - config.hop_length)}
         return state
@@ -152,7 +155,7 @@ class Lockstep(nn.Module):
                 return attention.step(hidden, state)
             case mean:
                 steps = torch.cat((leaf(state, "past"), hidden.unsqueeze(1)), dim=-1)
-                return mean.windows(steps).squeeze(1), {**state, "past": steps[..., 1:]}
+                return mean.windows(steps).squeeze(1), {"past": steps[..., 1:]}
 
     def _filled(self, state: State) -> State:
         """The state of attention, slots that were not yet filled weighing nothing."""
@@ -178,10 +181,6 @@ def windowed_dft(config: LogMelConfig) -> tuple[Tensor, Tensor]:
     angle = 2 * torch.pi * (samples * bins % config.n_fft) / config.n_fft
     window = hann_window(config)[:, None]
     return (window * torch.cos(angle)).float(), (window * torch.sin(angle)).float()
-
-
-def _zeros_like(state: State) -> State:
-    return unflatten({name: torch.zeros_like(tensor) for name, tensor in flatten(state).items()}, state)
 
 
 def _where(condition: Tensor, new: State, old: State) -> State:

@@ -60,7 +60,7 @@ static void hear_posterior(spotter *s, size_t class_index, spotter_listener *tel
 
 void spotter_hear(spotter *s, const int16_t *samples, size_t count, spotter_listener *tell, void *context) {
   while (count > 0) {
-    hark_sound sound = {samples, NULL, count < MODEL_HOP_SAMPLES ? count : MODEL_HOP_SAMPLES}; /* one step at most */
+    hark_sound sound = {samples, count < MODEL_HOP_SAMPLES ? count : MODEL_HOP_SAMPLES}; /* one step at most */
     long steps = hark_step(&s->model, s->state.bytes, s->scratch.bytes, sound, NULL, s->posteriors);
     if (steps > 0) {
       for (size_t i = 0; i < MODEL_CLASSES && s->point.smoothing_steps > 0; i++) hear_posterior(s, i, tell, context);
