@@ -35,9 +35,9 @@ FAKE = Path(__file__).parents[1] / "fake_tracker.py"
 SHORT = TrainingConfig(epochs=4, batch_size=16, learning_rate=0.02, averaging=0.9, validations=2)
 STEPS, EVENTS = 12, 14
 """Steps of the short training, and what it logs with numbers: each step, and two validations."""
-LONGER = replace(SHORT, epochs=400)
+LONGER = replace(SHORT, epochs=800)
 BLOCK = 10
-"""Steps of the longer training while the tracker is stopped, and then as many with it at work: 60 times over."""
+"""Steps of the longer training while the tracker is stopped, and then as many with it at work: 120 times over."""
 MOST_SLOWER, MOST_ADDED_S = 0.02, 1.0
 LINGER_S = 5
 # The real thing, but with less time after the end of the training.
