@@ -1,4 +1,4 @@
-"""A day of sound, however bad, leaves a stream as it would be without: what it has heard fades, and nothing drifts."""
+"""A day of sound, however bad, leaves a stream as it would be without: what it heard fades, and nothing drifts."""
 
 from __future__ import annotations
 
