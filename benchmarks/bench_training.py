@@ -43,8 +43,22 @@ def noise_task(*, clips: int = 5000, samples: int = 16_000) -> Task:
         return Dataset(names, pcm, np.arange(count) % 5 == 0)
 
     noises = tuple(rng.integers(-3000, 3000, 60 * samples, dtype=np.int16) for _ in range(2))
-    parts = dataset(clips), dataset(100), dataset(100)
-    return Task("word", "speakers", 0, 5, "noise", (), *parts, noises, noises, noises, ())
+    return Task(
+        keyword="word",
+        split="speakers",
+        fold=0,
+        folds=5,
+        digest="noise",
+        names_speakers=True,
+        quarantined=(),
+        training=dataset(clips),
+        validation=dataset(100),
+        testing=dataset(100),
+        noises=noises,
+        other_sounds=noises,
+        judging_noises=noises,
+        judging_speech=(),
+    )
 
 
 def rates(network: CrnnConfig, task: Task, *, epochs: int, lived_in_share: float, workers: int) -> list[float]:
