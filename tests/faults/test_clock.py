@@ -22,7 +22,7 @@ RECIPE = """
 [stages.base]
 kind = "train"
 network = {channels = 2, kernel = [5, 20], stride = [4, 16], hidden = [6, 6], dropout = 0.2}
-training = {epochs = 40, batch_size = 16, learning_rate = 0.02, validations = 4, save_every_s = 0.0}
+training = {epochs = 80, batch_size = 16, learning_rate = 0.02, validations = 4, save_every_s = 0.0}
 """
 # After so many steps: seconds to add to the wall clock, and how fast it runs.
 JUMPS = {20: (86_400, 1), 40: (-86_400, 1), 60: (0, 100)}
@@ -53,6 +53,7 @@ def test_a_clock_that_jumps_a_day_and_runs_a_hundred_times_too_fast_changes_noth
     checkpoints = tmp_path / "lying" / "one" / "fold-0" / "base" / "checkpoints"
     for step, (add_s, rate) in JUMPS.items():
         while not any(int(path.name[5:13]) >= step for path in checkpoints.glob("step-*")):
+            assert process.poll() is None, (tmp_path / "lying.log").read_text()
             time.sleep(0.01)
         clock.write_text(f"{add_s} {rate}")
     assert process.wait(120) == 0, (tmp_path / "lying.log").read_text()

@@ -22,7 +22,7 @@ from hark.learning.dataset import Source
 from hark.record.runs import OUTPUT, Run
 from hark.record.watching import follow
 
-LIMIT_S = 120
+LIMIT_S = 300
 STARTED = "started"
 # What a cell of a notebook runs, and then the kernel waits for the next.
 KERNEL = f"""
@@ -35,9 +35,9 @@ time.sleep(3600)
 
 @pytest.fixture(scope="module")
 def arguments(tiny_source: Source) -> list[str]:
-    """A training of some seconds; only where its run goes is missing."""
+    """A training long enough that it is not over when somebody dies; only where its run goes is missing."""
     options = ["--data", tiny_source.root, "--keyword", "beep", "--folds", 2, "--speech", tiny_source.speech]
-    settings = ["training.epochs=40", "training.batch_size=16"]
+    settings = ["training.epochs=100", "training.batch_size=16"]
     long = [word for setting in settings for word in ("--set", setting)]
     return ["train", *map(str, options), "--network", "stage-2", "--device", "cpu", *long]
 

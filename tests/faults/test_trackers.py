@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import statistics
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hark_processes import Parent
@@ -33,9 +35,9 @@ FAKE = Path(__file__).parents[1] / "fake_tracker.py"
 SHORT = TrainingConfig(epochs=4, batch_size=16, learning_rate=0.02, averaging=0.9, validations=2)
 STEPS, EVENTS = 12, 14
 """Steps of the short training, and what it logs with numbers: each step, and two validations."""
-LONGER = replace(SHORT, epochs=400)
+LONGER = replace(SHORT, epochs=800)
 BLOCK = 10
-"""Steps of the longer training with the tracker at work, and then as many while it is stopped: 60 times over."""
+"""Steps of the longer training while the tracker is stopped, and then as many with it at work: 120 times over."""
 MOST_SLOWER, MOST_ADDED_S = 0.02, 1.0
 LINGER_S = 5
 # The real thing, but with less time after the end of the training.
@@ -269,35 +271,48 @@ def helpers_of(pid: int) -> list[int]:
 
 
 class ByTurns:
-    """Lets the tracker work for some steps of a training and stops it for as many, and notes what each step took.
+    """Lets the tracker work for some steps of a training and stops it for as many, and notes what each block took.
 
-    Steps a moment apart share whatever else befalls the machine, so that little is left to tell them apart but
-    the tracker. What it could not do while it was stopped it does after, at the expense of the steps with it.
+    Neighbouring blocks share whatever else befalls the machine, so that little is left to tell them apart but the
+    tracker. What it could not do while it was stopped it does after, at the expense of the steps with it.
     """
 
     def __init__(self) -> None:
+        self.processor_s: list[float] = []
+        self.seconds: list[float] = []
         self._feeder = 0
-        self.processor_s: dict[bool, list[float]] = {True: [], False: []}
-        self.seconds: dict[bool, list[float]] = {True: [], False: []}
-        self._at_work = True
-        self._before: tuple[float, float] | None = None
+        self._began = (0.0, 0.0)
 
     def __call__(self, run: Run, step: int) -> None:
-        """Note what the step before this one took, and stop the tracker or let it go on where a block begins."""
+        """Where a block begins, note what the one before took, and stop the tracker or let it go on."""
+        if step % BLOCK != 1:
+            return
         now = time.process_time(), time.monotonic()
-        if self._before:
-            self.processor_s[self._at_work].append(now[0] - self._before[0])
-            self.seconds[self._at_work].append(now[1] - self._before[1])
-        if step % BLOCK == 0:
-            self._feeder = self._feeder or feeder(run)
-            self._at_work = not self._at_work
-            for process in (self._feeder, *helpers_of(self._feeder)):
-                os.kill(process, signal.SIGCONT if self._at_work else signal.SIGSTOP)
-        self._before = time.process_time(), time.monotonic()
+        if step == 1:
+            self._feeder = feeder(run)
+        else:
+            self.processor_s.append(now[0] - self._began[0])
+            self.seconds.append(now[1] - self._began[1])
+        for process in (self._feeder, *helpers_of(self._feeder)):
+            os.kill(process, signal.SIGSTOP if len(self.seconds) % 2 == 0 else signal.SIGCONT)
+        self._began = time.process_time(), time.monotonic()
 
-    def slower(self, took: dict[bool, list[float]]) -> float:
-        """By which share a step takes longer with the tracker at work."""
-        return statistics.median(took[True]) / statistics.median(took[False]) - 1
+
+class Slower(NamedTuple):
+    """By which share blocks with the tracker at work take longer than those before them, and its 95 % margin."""
+
+    share: float
+    margin: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.share:+.1f} ± {100 * self.margin:.1f} %"
+
+    @classmethod
+    def of(cls, blocks: list[float]) -> Slower:
+        """From what blocks took, the first without it; torch warms up in that one, so its pair is left out."""
+        pairs = zip(blocks[2::2], blocks[3::2], strict=False)
+        ratios = [math.log(with_it / without) for without, with_it in pairs]
+        return cls(math.expm1(statistics.mean(ratios)), 2 * statistics.stdev(ratios) / len(ratios) ** 0.5)
 
 
 @pytest.mark.chaos
@@ -316,18 +331,17 @@ def test_wandb_with_a_server_that_never_answers_costs_no_time(
         assert told["kind"] == "note", "nobody waited for its end"
         assert eventually(lambda: mirrored.has.holder is None, limit_s=mirror.LINGER_S + 60)
         assert server.connections
-    slower, by_the_clock = by_turns.slower(by_turns.processor_s), by_turns.slower(by_turns.seconds)
-    steps, others = len(by_turns.seconds[True]), len(by_turns.seconds[False])
+    processor, clock = Slower.of(by_turns.processor_s), Slower.of(by_turns.seconds)
     record_property(
         "outcome",
-        f"wandb, a server that accepts and never answers: the same model; "
-        f"{mirrored.start.seconds:.2f} s at the start, {mirrored.end.seconds:.2f} s at the end, in between "
-        f"{100 * slower:+.1f} % of processor time a step ({100 * by_the_clock:+.1f} % by the clock; medians of "
-        f"{steps} steps with it at work and {others} with it stopped, by turns); all {mirrored.has.lost} events "
-        f"told as lost",
+        f"wandb, a server that accepts and never answers: the same model; {mirrored.start.seconds:.2f} s at the "
+        f"start, {mirrored.end.seconds:.2f} s at the end, in between {processor} of processor time ({clock} by "
+        f"the clock; {len(by_turns.seconds)} blocks of {BLOCK} steps, with it at work and stopped by turns); all "
+        f"{mirrored.has.lost} events told as lost",
     )
     assert mirrored.has.lost == mirrored.has.events > 0
-    assert slower < MOST_SLOWER
+    for found in (processor, clock):  # a busy machine widens the margin and proves nothing
+        assert found.share - found.margin < MOST_SLOWER
     assert mirrored.start.undisturbed_s < MOST_ADDED_S
     assert mirrored.end.undisturbed_s < MOST_ADDED_S
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from hark.resources import processor_name, usable_cores
 
 _PACKAGES = ("hark-kws", "numpy", "torch", "soundfile")
-_GIT_LIMIT_S = 5
+_GIT_LIMIT_S = 30
 
 
 def environment(*, data_digest: str | None = None) -> dict[str, object]:
