@@ -29,7 +29,7 @@ from hark.record.runs import PACKED_FILE, Run
 from hark.showing.exploration_page import Showing
 
 SPACE = """
-front_ends = [{ hop_length = 320, n_fft = 512, n_mels = 20 }]
+front_ends = [{ sample_rate = 8000, hop_length = 160, n_fft = 256, n_mels = 20 }]
 hidden = { low = 3, high = 8 }
 layers = [1]
 pruned_share = [0.3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,16 @@ def test_a_wrong_file_is_refused_by_the_name_of_its_fault(tmp_path: Path, text: 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read"):
         load_space(tmp_path / "nowhere.toml")
+
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "compression.md").read_text()
+
+
+def test_the_page_names_every_part_and_its_example_is_a_space(tmp_path: Path) -> None:
+    in_table = set(re.findall(r"`(\w+)`", "".join(line for line in PAGE.splitlines() if line.startswith("| `"))))
+    assert {name for name in Space().distributions()} <= in_table
+    file = tmp_path / "page.toml"
+    file.write_text(
+        "\n".join(re.findall(r"^    (?! )(.*)$", PAGE.partition("drawn from on a logarithmic scale")[2], re.M))
+    )
+    assert load_space(file).starts() == [{"channels": 6, "hidden": 8}]

@@ -97,7 +97,7 @@ class Space:
     """Separable: over frequency, then over time in each channel (Jaderberg et al. 2014, arXiv 1405.3866)."""
 
     rank: tuple[int, ...] = (0, 4, 8)
-    """Of the first cell's input weights; 0 is full (Kusupati et al. 2018, arXiv 1901.02358, §3.2)."""
+    """Of the first cell's input weights; 0 is full (Kusupati et al. 2018, arXiv 1901.02358)."""
     cell: tuple[Literal["gru", "minimal", "fast"], ...] = ("gru", "minimal", "fast")
     """Cho et al. 2014, arXiv 1406.1078; Zhou et al. 2016, arXiv 1603.09420; FastGRNN, arXiv 1901.02358."""
     layers: tuple[int, ...] = (1, 2)
