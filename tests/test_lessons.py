@@ -147,3 +147,18 @@ def test_a_training_with_lessons_that_is_stopped_goes_on_to_the_same_model(
     with pytest.raises(KeyboardInterrupt):
         learn(stopped, stop_at=8)
     assert learn(stopped) == expected
+
+
+def test_answers_of_many_teachers_keep_their_order(
+    tiny_task: Task, tiny_spotter: NewSpotter, new_run: NewRun
+) -> None:
+    """By number, not by name: the eleventh does not come before the third."""
+    student, teachers = tiny_spotter(), [tiny_spotter() for _ in range(11)]
+    with torch.no_grad():
+        for number, teacher in enumerate(teachers):
+            teacher.network.attention.score.weight.mul_(number)
+    book = written(new_run("a"), batches(tiny_task, student), student, *teachers)
+    lesson = book.lesson(0)
+    assert lesson.taught is not None
+    sharpness = [float(weights.max(dim=-1).values.mean()) for weights in lesson.taught.attention]
+    assert sharpness == sorted(sharpness)

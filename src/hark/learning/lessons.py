@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import safe_open
@@ -151,8 +151,10 @@ class LessonBook:
 
 
 def _taught(tensors: dict[str, Tensor]) -> Taught | None:
-    attention = tuple(tensors[name] for name in sorted(tensors) if name.startswith("attention"))
-    return Taught(tensors["logits"], attention) if "logits" in tensors else None
+    if "logits" not in tensors:
+        return None
+    count = sum(name.startswith("attention.") for name in tensors)
+    return Taught(tensors["logits"], tuple(tensors[f"attention.{number}"] for number in range(count)))
 
 
 def _seal(file: Path) -> Path:
@@ -161,22 +163,22 @@ def _seal(file: Path) -> Path:
 
 def _read(file: Path, index: int) -> dict[str, Tensor]:
     """The tensors of one batch, by name."""
-    _verify(file)
-    with safe_open(file, "pt") as content:
-        prefix = f"{index}."
-        return {
-            name.removeprefix(prefix): content.get_tensor(name)
-            for name in content.keys()  # noqa: SIM118 (it is no mapping)
-            if name.startswith(prefix)
-        }
+    content, prefix = _opened(file), f"{index}."
+    return {
+        name.removeprefix(prefix): content.get_tensor(name)
+        for name in content.keys()  # noqa: SIM118 (it is no mapping)
+        if name.startswith(prefix)
+    }
 
 
 @cache
-def _verify(file: Path) -> None:
-    """Compare a file with its seal, once in a process: safetensors take a flipped bit without a word.
+def _opened(file: Path) -> Any:
+    """A `safe_open` file that equals its seal, looked at once in a process.
+
+    Safetensors take a flipped bit without a word.
 
     Raises:
-        RunError: they differ.
+        RunError: it does not, or cannot be read.
     """
     try:
         with file.open("rb") as content:
@@ -186,3 +188,4 @@ def _verify(file: Path) -> None:
         raise RunError(f"{file}: cannot be read ({error.strerror}); the same command makes it again") from error
     if found != sealed:
         raise RunError(f"{file}: is damaged; delete it, and the same command makes it again")
+    return safe_open(file, "pt")

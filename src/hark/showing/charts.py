@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hark.judging.metrics import ErrorCurve
 from hark.showing.drawing import (
@@ -22,6 +22,7 @@ from hark.showing.drawing import (
     ORANGE,
     Point,
     colour_of,
+    log_costs,
     name_points,
     short,
     soft_log,
@@ -251,13 +252,7 @@ def _point(setting: Setting, cost: str) -> Point:
 
 
 def _cost_axes(axes: Axes, points: Sequence[Point]) -> None:
-    low, high = min(p.x for p in points) / 1.35, max(p.x for p in points) * 1.5
-    axes.set_xscale("log")
-    ticks = [digit * 10**decade for decade in range(9) for digit in (1, 2, 5)]
-    ticks = [tick for tick in ticks if low < tick < high]
-    axes.set_xticks(ticks, [short(tick) for tick in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(low, high)
+    log_costs(axes, min(p.x for p in points) / 1.35, max(p.x for p in points) * 1.5)
     soft_log(axes, [BAR, *(value for p in points for value in (max(0.0, p.y - p.spread), p.y + p.spread))])
 
 

@@ -80,6 +80,16 @@ def svg(draw: Callable[[Figure], None], name: str, title: str, *, size: tuple[in
     return Markup(opening + body)
 
 
+def log_costs(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic axis of costs from `low` to `high`, ticked at 1, 2 and 5."""
+    axes.set_xscale("log")
+    ticks = [digit * 10**decade for decade in range(9) for digit in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low < tick < high]
+    axes.set_xticks(ticks, [short(tick) for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(low, high)
+
+
 def soft_log(axes: Axes, values: Sequence[float]) -> None:
     """Give y a logarithmic scale that can show zero: linear below the lowest decade that matters."""
     positive = [value for value in values if value > 0]

@@ -8,10 +8,9 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from hark.exploring.front import Found, Tried
-from hark.showing.drawing import BLUE, FAINT, INK, MUTED, short, soft_log, svg
+from hark.showing.drawing import BLUE, FAINT, INK, MUTED, log_costs, soft_log, svg
 from hark.showing.reference_report import BAR
 from hark.showing.study import pareto_front
 
@@ -59,11 +58,5 @@ def _cloud(found: Found, tried: list[Tried], cost: str, axis: str) -> Markup:
 
 
 def _scales(axes: Axes, costs: list[float], qualities: list[float]) -> None:
-    low, high = min(costs) / 1.2, max(costs) * 1.2
-    axes.set_xscale("log")
-    ticks = [digit * 10**decade for decade in range(9) for digit in (1, 2, 5)]
-    ticks = [tick for tick in ticks if low < tick < high]
-    axes.set_xticks(ticks, [short(tick) for tick in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(low, high)
+    log_costs(axes, min(costs) / 1.2, max(costs) * 1.2)
     soft_log(axes, qualities)
